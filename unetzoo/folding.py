@@ -12,8 +12,10 @@ from unetzoo.checks import flag, one_of
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.model import SegmentationModel, evaluating
+from unetzoo.nn.convolutions import ConcatConv
 from unetzoo.nn.heads import SegmentationHead
-from unetzoo.nn.layers import Foldable, Upsample
+from unetzoo.nn.layers import ConvNormAct, Foldable, Upsample
+from unetzoo.nn.packing import PackedConv, pack
 from unetzoo.nn.pointwise import make_pointwise
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -107,6 +109,8 @@ def optimize(
         _fold(conv, owner, name)
     for up, head in _tails(network):
         _join(up, head)
+    pack(network)
+    _fuse(network)
     make_pointwise(network)
     network.to(dtype=dtype)
     if weight.device.type in ("cpu", "cuda") or dtype in (torch.bfloat16, torch.float16):
@@ -191,6 +195,27 @@ def _fold(conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
     conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(dtype), requires_grad=False)
     conv.bias = nn.Parameter((bias * scale + shift).to(dtype), requires_grad=False)
     setattr(owner, name, nn.Identity())
+
+
+def _fuse(network: SegmentationModel) -> None:
+    """Make an activation that follows a convolution, with nothing but identities between them, part of it."""
+    for module in network.modules():
+        if isinstance(module, ConvNormAct) and type(module).forward is ConvNormAct.forward:
+            _join_activation(module.conv, module, "norm", "act")
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            names = list(module._modules)
+            for k, name in enumerate(names):
+                _join_activation(module._modules[name], module, *names[k + 1 :])
+
+
+def _join_activation(conv: nn.Module | None, owner: nn.Module, *names: str) -> None:
+    """Let ``conv`` apply the first of the modules of ``owner`` that is no identity, if it is an activation."""
+    following = next((name for name in names if type(getattr(owner, name)) is not nn.Identity), None)
+    if following is None or not isinstance(conv, ConcatConv | PackedConv) or conv.after is not None:
+        return
+    if type(getattr(owner, following)) in (nn.ReLU, nn.LeakyReLU):
+        conv.after = getattr(owner, following)
+        setattr(owner, following, nn.Identity())
 
 
 def _tails(network: SegmentationModel) -> Iterator[tuple[Upsample, SegmentationHead]]:

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from unetzoo.errors import InputError
 from unetzoo.nn.layouts import settled
 from unetzoo.nn.norming import normed
+from unetzoo.nn.packing import Form, Packs, convolved
 from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.programs import by_tracing, transformed
 from unetzoo.nn.resampling import (
@@ -64,6 +65,9 @@ class ConcatConv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int, bias: bool) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=padding, bias=bias)
         self.border = padding
+        # For optimised copies: what is made from the weight, and the activation after the convolution.
+        self.packs: Packs | None = None
+        self.after: nn.Module | None = None
 
     def forward(self, *sources: Source) -> Tensor:
         """Return (N, out_channels, H, W), with the weight, a slice of it for each source, shared out.
@@ -74,11 +78,42 @@ class ConcatConv(nn.Conv2d):
         problem = self._problem(sources)
         if problem is not None:
             raise InputError(problem)
-        out, bias, start = None, self.bias, 0
+        parts = self._parts(sources)
+        if self.packs is not None:
+            return self._fused(parts, self.packs)
+        out, bias = None, self.bias
+        for group, weight in parts:
+            part = _conv(group, weight, bias, self.border)
+            out, bias = part if out is None else out.add_(part), None
+        assert out is not None
+        return out
+
+    def _parts(self, sources: Sequence[Source]) -> list[tuple[Upsampled | list[Source], Tensor]]:
+        """Return the groups of sources with their parts of the weight."""
+        parts, start = [], 0
         for group in self._groups(sources):
             stop = start + sum(_tensor(source).shape[1] for source in _listed(group))
-            part = _conv(group, self.weight[:, start:stop], bias, self.border)
-            out, bias, start = part if out is None else out.add_(part), None, stop
+            parts.append((group, self.weight[:, start:stop]))
+            start = stop
+        return parts
+
+    def _fused(self, parts: list[tuple[Upsampled | list[Source], Tensor]], packs: Packs) -> Tensor:
+        """Return the convolution with the activation after it, computed as :mod:`unetzoo.nn.packing` does."""
+        # A plain convolution comes last: it adds the others, and applies the activation, as it writes.
+        parts = sorted(parts, key=lambda part: not isinstance(part[0], Upsampled))
+        out, bias, form = None, self.bias, Form(padding=(self.border, self.border))
+        for number, (group, weight) in enumerate(parts, 1):
+            after = self.after if number == len(parts) else None
+            if isinstance(group, Upsampled):
+                part = mixed_first(group.x, weight, bias, group.size, group.mode, self.border, packs)
+                out = part if out is None else out.add_(part)
+                out = out if after is None else after(out)
+            else:
+                dtype = autocast_dtype(weight)
+                maps = [_made(source, _tensor(source), spare=_is_spare(source)) for source in group]
+                joined, weight = _joined([x.to(dtype) for x in maps], weight.to(dtype)), weight.to(dtype)
+                out = convolved(joined, weight, None if bias is None else bias.to(dtype), form, packs, after, out)
+            bias = None
         assert out is not None
         return out
 
@@ -165,6 +200,11 @@ def _made(source: Source, x: Tensor, norm: Callable[[Tensor], Tensor] | None = N
             out: Tensor = source.act(y.clone() if y is x and not spare else y)
             return out
     return x
+
+
+def _is_spare(source: Source) -> bool:
+    """Whether what a source of an optimised copy holds may be overwritten."""
+    return not (by_tracing() or (torch.is_grad_enabled() and _tensor(source).requires_grad))
 
 
 def _joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:

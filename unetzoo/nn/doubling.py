@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from unetzoo.nn.packing import Form, Packs, convolved
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Rows and columns of the fine map: even, odd."""
@@ -33,11 +34,21 @@ def doubles(x: Tensor, weight: Tensor, size: Sequence[int], mode: str, padding: 
     return padding == 1 and weight.shape[2:] == (3, 3) and x.device.type == "cpu" and x.dtype.itemsize >= 4
 
 
-def phases(x: Tensor, weight: Tensor, bias: Tensor | None, *_how: object) -> Tensor:
-    """Return the convolution (N, O, 2 h, 2 w) of the up-sampled ``x``."""
+def phases(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    _size: Sequence[int],
+    _mode: str,
+    padding: int,
+    packs: Packs | None = None,
+) -> Tensor:
+    """Return the convolution (N, O, 2 h, 2 w) of the up-sampled ``x``; ``packs``: those of the layer."""
     height, width = x.shape[2:]
     x = x.contiguous(memory_format=torch.channels_last)
-    coarse = F.conv2d(x, _of_phases(weight), None if bias is None else bias.repeat(4), padding=1)
+    form, biases = Form(padding=(padding, padding)), None if bias is None else bias.repeat(4)
+    made = ("phases", _of_phases)
+    coarse = convolved(x, weight, biases, form, Packs() if packs is None else packs, made=made)
     shape = (len(x), len(weight), 2 * height, 2 * width)
     fine = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for (row, column), part in zip(PHASES, coarse.chunk(4, dim=1), strict=True):

@@ -48,14 +48,6 @@ def _has_onednn() -> bool:
     return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
 
 
-class PointwiseConv(nn.Conv2d):
-    """A 1×1 convolution of stride 1 for inference."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, O, H, W) of ``x`` (N, C, H, W)."""
-        return F.conv2d(x, self.weight, self.bias, dilation=free_dilation(x, self.weight))
-
-
 class PointwiseLinear(nn.Linear):
     """A linear layer over the channels of maps (…, C), for inference."""
 
@@ -69,14 +61,7 @@ class PointwiseLinear(nn.Linear):
 
 
 def make_pointwise(network: nn.Module) -> None:
-    """Let the 1×1 convolutions and linear layers of ``network`` be computed in this way; the modules stay in place."""
+    """Let the linear layers of ``network`` be computed in this way; the modules stay in place."""
     for module in network.modules():
         if type(module) is nn.Linear:
             module.__class__ = PointwiseLinear
-        elif type(module) is nn.Conv2d and _is_pointwise(module):
-            module.__class__ = PointwiseConv
-
-
-def _is_pointwise(conv: nn.Conv2d) -> bool:
-    plain = conv.stride == (1, 1) and conv.padding in ((0, 0), "valid", "same") and conv.groups == 1
-    return conv.kernel_size == (1, 1) and plain

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.nn.doubling import doubles, phase_gradients, phases
+from unetzoo.nn.gpu_costs import CUDA
+from unetzoo.nn.packing import Form, Packs, convolved, packable
 from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.programs import transformed
 from unetzoo.nn.whole_maps import (
@@ -67,14 +69,20 @@ def upsample_conv(
     return F.conv2d(resize_alike(x, size, mode), weight, bias, padding=padding)
 
 
-def mixed_first(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
-    """Do :func:`upsample_conv` with channels mixed first, whatever the rule says."""
+def mixed_first(
+    x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int, packs: Packs | None = None
+) -> Tensor:
+    """Do :func:`upsample_conv` with channels mixed first, whatever the rule says; ``packs``: those of the layer."""
     dtype = autocast_dtype(x)
     x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if math.prod(weight.shape[2:]) == 1 and padding == 0:
-        return resize_alike(F.conv2d(x, weight, bias), size, mode)
+        mixed = F.conv2d(x, weight, bias) if packs is None else convolved(x, weight, bias, Form(), packs)
+        return resize_alike(mixed, size, mode)
     if type(x) is not Tensor or transformed():
         return by_taps(x, weight, bias, size, mode, padding)
+    if packs is not None and packable(x, weight):
+        form, _ = _forms(x, weight, size, mode, padding)
+        return form(x, weight, bias, tuple(size), mode, padding, packs)
     out: Tensor = _UpsampleConv.apply(x, weight, bias, tuple(size), mode, padding)
     return out
 
@@ -116,43 +124,6 @@ def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined
         )
         > 0
     )
-
-
-class Costs(NamedTuple):
-    """Costs of both formulations on an H100, in picoseconds per pixel of the resampled map.
-
-    Fitted to ``docs/measured/gpu_layers_2026-11-27.json``.
-
-    Attributes:
-        resampled: to resample a channel, and read it again.
-        joined: to copy a channel into a concatenation.
-        convolved: to convolve a channel to another one.
-        mixed: to resample the rows of all taps of an output channel, and add them.
-        coarse: to resample the columns, before the rows, where there are as many rows as at the end.
-        launches: of the kernels that mixing takes more than the plain way, in microseconds, whatever the size.
-    """
-
-    resampled: float
-    joined: float
-    convolved: float
-    mixed: float
-    coarse: float
-    launches: float
-
-    def gain(self, channels: int, out_channels: int, pixels: int, scale: float, joined: bool) -> float:
-        """Return the microseconds that mixing ``channels`` first saves, up-sampled by ``scale`` to ``pixels``."""
-        plain = channels * (self.resampled + joined * self.joined + out_channels * self.convolved)
-        ours = out_channels * (self.mixed + self.coarse / scale + channels * self.convolved / scale**2)
-        return pixels * (plain - ours) / 1e6 - self.launches
-
-
-CUDA = {
-    (False, False): Costs(resampled=10.3, joined=3.2, convolved=0.072, mixed=50, coarse=134, launches=500),
-    (False, True): Costs(resampled=9.8, joined=1.6, convolved=0.036, mixed=50, coarse=134, launches=500),
-    (True, False): Costs(resampled=29.7, joined=8, convolved=0.216, mixed=92, coarse=301, launches=1000),
-    (True, True): Costs(resampled=24.6, joined=4, convolved=0.108, mixed=92, coarse=301, launches=800),
-}
-"""Costs by whether gradients are needed, and whether numbers have 16 bits; others are treated as TF32."""
 
 
 class _Axis(NamedTuple):
@@ -290,16 +261,24 @@ class _UpsampleConv(torch.autograd.Function):
         return (*found, grads[0].sum(dim=(0, 2, 3)) if biased else None, None, None, None)
 
 
-def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int) -> Tensor:
+def _tiled(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    size: tuple[int, int],
+    mode: str,
+    padding: int,
+    packs: Packs | None = None,
+) -> Tensor:
     """The identity in tiles that stay in cache: mixed by 1×1 convolutions, resampled by small matrix products."""
     rows, columns = _axes(x.shape, weight.shape, size, mode, padding)
     x = x.contiguous(memory_format=torch.channels_last)
     shape = (len(x), len(weight), rows.length, columns.length)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    mixer = weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None]
+    packs = Packs() if packs is None else packs
     for images, band, panel in _tiles(len(x), rows, columns, x.dtype):
         tile = x[images, :, band.first : band.last, panel.first : panel.last]
-        mixed = F.conv2d(tile, mixer, dilation=free_dilation(tile, mixer))
+        mixed = convolved(tile, weight, None, Form(), packs, made=("taps", _mixer))
         wide = _widened(mixed.permute(0, 2, 3, 1), panel, (rows.taps, columns.taps), len(weight))
         shift = None if bias is None else bias.repeat(panel.stop - panel.start)
         across = slice(panel.start * len(weight), panel.stop * len(weight))
@@ -309,6 +288,11 @@ def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
                 out = into[block.start : block.stop, across]
                 torch.mm(*factors, out=out) if shift is None else torch.addmm(shift, *factors, out=out)
     return y
+
+
+def _mixer(weight: Tensor) -> Tensor:
+    """Return the weight of the 1×1 convolution to all taps, (K × L × O, C, 1, 1)."""
+    return weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None]
 
 
 def _widened(z: Tensor, panel: _Tile, taps: tuple[int, int], channels: int) -> Tensor:

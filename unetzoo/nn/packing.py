@@ -1,0 +1,194 @@
+"""Convolutions of optimised copies: weights packed once for oneDNN, and what follows computed in the same pass.
+
+torch's convolution lets oneDNN reorder the weight at every call, which takes as long as the arithmetic if maps are
+small, and activations and sums then read and write the complete map again. The operators that ``torch.compile`` calls,
+``torch.ops.mkldnn``, take a weight that was packed before, and apply the sum and the activation before they write.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unetzoo.nn.pointwise import free_dilation
+from unetzoo.nn.programs import transformed
+
+MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
+"""Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
+convolution's time, and packed weights would only take memory."""
+
+Pair = tuple[int, int]
+
+
+class Form(NamedTuple):
+    """What a convolution does, besides its weight and bias."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def pixels(self, x: Tensor) -> int:
+        """Return the pixels of the output for a batch ``x``, to within the border."""
+        return len(x) * (x.shape[2] // self.stride[0]) * (x.shape[3] // self.stride[1])
+
+
+class Packs:
+    """What is made once from the weight of one layer of an optimised copy; it is not copied with the layer."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], Tensor] = {}
+        self._source: tuple[torch.UntypedStorage, int] | None = None
+
+    def made(self, name: object, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """Return ``make()``, which is called once for each name and part of the layer's weight."""
+        # The storage is held: while it lives, its address belongs to nothing else.
+        source = weight.untyped_storage(), 0 if weight.is_inference() else weight._version
+        if self._source is None or self._source[0].data_ptr() != source[0].data_ptr() or self._source[1] != source[1]:
+            self._made, self._source = {}, source
+        key = (name, weight.storage_offset(), weight.shape, weight.stride())
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = make()
+        return found
+
+    def __deepcopy__(self, memo: object) -> Packs:
+        return Packs()
+
+    def __reduce__(self) -> tuple[type[Packs], tuple[()]]:
+        return Packs, ()
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    form: Form,
+    packs: Packs,
+    after: nn.Module | None = None,
+    add: Tensor | None = None,
+    made: tuple[object, Callable[[Tensor], Tensor]] | None = None,
+) -> Tensor:
+    """Return ``after(conv(x) + add)``.
+
+    Args:
+        x: (N, C, H, W), of the weight's type.
+        weight: (O, C / groups, K, L), of a layer, or a part of it.
+        bias: (O,), or None.
+        form: stride, padding, dilation, groups.
+        packs: those of the layer.
+        after: ReLU, LeakyReLU, or None.
+        add: of the output's shape; None: nothing. May be overwritten.
+        made: a name, and what makes from ``weight`` the weight with which to convolve; None: ``weight`` itself.
+    """
+    name, make = made or ("", _itself)
+    fast = packable(x, weight, add)
+    if fast and form.pixels(x) <= MOST_PIXELS[x.dtype]:
+        kernel = packs.made((name, form), weight, lambda: _packed(make(weight), form, x.shape))
+    else:
+        kernel = weight if made is None else packs.made(name, weight, lambda: make(weight))
+    if not fast:
+        return _plain(x, kernel, bias, form, after, add)
+    x = x.contiguous(memory_format=torch.channels_last)
+    how = (form.padding, form.stride, form.dilation, form.groups)
+    attribute, scalars = _attribute(after)
+    if add is None:
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, attribute, scalars, "")
+        return out
+    add = add.contiguous(memory_format=torch.channels_last)
+    unary = None if after is None else attribute
+    out = torch.ops.mkldnn._convolution_pointwise.binary(
+        x, add, kernel, bias, *how, "add", 1.0, unary, scalars, None
+    )
+    return out
+
+
+def _packed(weight: Tensor, form: Form, shape: torch.Size) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        weight, form.padding, form.stride, form.dilation, form.groups, list(shape)
+    )
+    return packed
+
+
+def packable(x: Tensor, weight: Tensor, add: Tensor | None = None) -> bool:
+    """Whether oneDNN's operators compute this: on the CPU, by torch itself, without gradients."""
+    tensors = [x, weight] if add is None else [x, weight, add]
+    if transformed() or torch._C._len_torch_dispatch_stack() or not _has_operators():
+        return False
+    plain = all(type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" for each in tensors)
+    if not plain or x.dtype not in MOST_PIXELS or any(each.dtype != x.dtype for each in tensors):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    if x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    recorded = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+    return not recorded and not weight.is_inference() and x.numel() > 0
+
+
+def _has_operators() -> bool:
+    return _known() and bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[attr-defined, no-untyped-call]
+
+
+@functools.cache
+def _known() -> bool:
+    """Whether this build of torch has the operators: they are private to it."""
+    return hasattr(torch.ops.mkldnn, "_convolution_pointwise") and hasattr(
+        torch.ops.mkldnn, "_reorder_convolution_weight"
+    )
+
+
+def _itself(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _attribute(after: nn.Module | None) -> tuple[str, list[Any]]:
+    match after:
+        case nn.ReLU():
+            return "relu", []
+        case nn.LeakyReLU():
+            return "leaky_relu", [after.negative_slope]
+    return "none", []
+
+
+def _plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, after: nn.Module | None, add: Tensor | None
+) -> Tensor:
+    spread = free_dilation(x, weight) if form.stride == (1, 1) and form.padding == (0, 0) and form.groups == 1 else 1
+    dilation = (spread, spread) if spread > 1 else form.dilation
+    out = F.conv2d(x, weight, bias, form.stride, form.padding, dilation, form.groups)
+    if add is not None:
+        out = out + add
+    return out if after is None else after(out)
+
+
+class PackedConv(nn.Conv2d):
+    """A convolution of an optimised copy, with the activation that followed it.
+
+    Attributes:
+        after: ReLU, LeakyReLU, or None.
+    """
+
+    packs: Packs
+    after: nn.Module | None
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """Return ``after(conv(x) + add)``, (N, O, H, W), of ``x`` (N, C, H, W)."""
+        form = Form(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+        return convolved(x, self.weight, self.bias, form, self.packs, self.after, add)
+
+
+def pack(network: nn.Module) -> None:
+    """Let the convolutions of ``network``, an optimised copy, be computed in this way; the modules stay in place."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            module.__class__ = PackedConv
+            setattr(module, "after", None)  # noqa: B010 - it has become a PackedConv
+            setattr(module, "packs", None)  # noqa: B010
+        if hasattr(module, "packs"):
+            setattr(module, "packs", Packs())  # noqa: B010
