@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import unetzoo
-from unetzoo.nn.pointwise import FEWEST, PointwiseConv, free_dilation, make_pointwise
+from unetzoo.nn.packing import pack
+from unetzoo.nn.pointwise import FEWEST, free_dilation, make_pointwise
 
 ONEDNN = torch.backends.mkldnn.is_available()
 needs_onednn = pytest.mark.skipif(not ONEDNN, reason="this torch was built without oneDNN")
@@ -21,6 +22,7 @@ LIBRARIES = {
     "aten::_slow_conv2d_forward": "BLAS",
     "aten::addmm": "BLAS",
     "aten::mkldnn_convolution": "oneDNN",
+    "mkldnn::_convolution_pointwise": "oneDNN",
     "aten::slow_conv_dilated2d": "a loop",
 }
 
@@ -68,7 +70,8 @@ def test_numbers_are_those_of_the_definition(channels: int, out: int, last: bool
     generator = torch.Generator().manual_seed(channels)
     conv, linear = nn.Conv2d(channels, out, 1), nn.Linear(channels, out)
     x = torch.randn(2, channels, 57, 61, generator=generator)
-    pair = nn.ModuleList([conv, linear])
+    pair = nn.ModuleList([conv, linear]).requires_grad_(False)
+    pack(pair)
     make_pointwise(pair)
     x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     by_hand = torch.einsum("nchw,oc->nohw", x.double(), conv.weight[:, :, 0, 0].double()) + conv.bias[:, None, None]
@@ -96,21 +99,6 @@ def test_where_a_dilation_is_no_help_there_is_none(monkeypatch: pytest.MonkeyPat
     torch.set_num_threads(1)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert free_dilation(x, weight) == 1
-
-
-def test_only_plain_pointwise_convolutions_are_made_so() -> None:
-    class Own(nn.Conv2d):
-        pass
-
-    kept = [
-        nn.Conv2d(4, 4, 3),
-        nn.Conv2d(4, 4, 1, stride=2),
-        nn.Conv2d(4, 4, 1, groups=2),
-        nn.Conv2d(4, 4, 1, padding=1),
-    ]
-    network = nn.Sequential(*kept, Own(4, 4, 1), nn.Conv2d(4, 4, 1))
-    make_pointwise(network)
-    assert [type(module) for module in network] == [nn.Conv2d] * 4 + [Own, PointwiseConv]
 
 
 def test_what_exports_take_apart_has_no_dilation() -> None:

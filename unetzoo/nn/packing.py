@@ -8,6 +8,7 @@ small, and activations and sums then read and write the complete map again. The 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from unetzoo.nn.programs import transformed
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 """Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
 convolution's time, and packed weights would only take memory."""
+
+FEWEST_TAPPED = 32
+"""Channels in from which a convolution to one or a few channels is computed by its taps."""
 
 Pair = tuple[int, int]
 
@@ -88,6 +92,8 @@ def convolved(
     """
     name, make = made or ("", _itself)
     fast = packable(x, weight, add)
+    if fast and made is None and _has_few_outputs(weight, form):
+        return _finished(_by_taps(x, weight, bias, form, packs), after, add)
     if fast and form.pixels(x) <= MOST_PIXELS[x.dtype]:
         kernel = packs.made((name, form), weight, lambda: _packed(make(weight), form, x.shape))
     else:
@@ -96,16 +102,52 @@ def convolved(
         return _plain(x, kernel, bias, form, after, add)
     x = x.contiguous(memory_format=torch.channels_last)
     how = (form.padding, form.stride, form.dilation, form.groups)
+    if add is not None and form.groups == 1:
+        add, joined = add.contiguous(memory_format=torch.channels_last), isinstance(after, nn.ReLU)
+        unary = "relu" if joined else None  # the only activation that the operator applies to a sum
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, add, kernel, bias, *how, "add", 1.0, unary, [], None
+        )
+        return out if joined or after is None else after(out)
+    if add is not None:
+        return _finished(torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, "none", [], ""), after, add)
     attribute, scalars = _attribute(after)
-    if add is None:
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, attribute, scalars, "")
-        return out
-    add = add.contiguous(memory_format=torch.channels_last)
-    unary = None if after is None else attribute
-    out = torch.ops.mkldnn._convolution_pointwise.binary(
-        x, add, kernel, bias, *how, "add", 1.0, unary, scalars, None
-    )
-    return out
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, attribute, scalars, "")
+    return found
+
+
+def _finished(out: Tensor, after: nn.Module | None, add: Tensor | None) -> Tensor:
+    out = out if add is None else out + add
+    return out if after is None else after(out)
+
+
+def _has_few_outputs(weight: Tensor, form: Form) -> bool:
+    """Whether all taps of a kernel fit into the 16 channels that oneDNN computes at once; else most are not used."""
+    out_channels, channels, *kernel = weight.shape
+    taps = math.prod(kernel)
+    fits = 1 < taps <= taps * out_channels <= 16 and channels >= FEWEST_TAPPED
+    return fits and form[::2] == ((1, 1), (1, 1)) and form.groups == 1
+
+
+def _by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, packs: Packs) -> Tensor:
+    """Convolve with a few outputs: a 1×1 convolution to all taps, which are shifted and added."""
+    out_channels, _, *kernel = weight.shape
+    taps = convolved(x, weight, None, Form(), packs, made=("taps of outputs", _taps)).float().contiguous()
+    down, across = form.padding
+    taps = F.pad(taps, (across, across, down, down))
+    height, width = (side - tap + 1 for side, tap in zip(taps.shape[2:], kernel, strict=True))
+    out = taps.new_zeros((len(x), out_channels, height, width))
+    if bias is not None:
+        out += bias[:, None, None]
+    for number, part in enumerate(taps.chunk(math.prod(kernel), dim=1)):
+        row, column = divmod(number, kernel[1])
+        out += part[:, :, row : row + height, column : column + width]
+    return out.to(x.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """Return the weight of the 1×1 convolution to all taps, (K × L × O, C, 1, 1)."""
+    return weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None].contiguous()
 
 
 def _packed(weight: Tensor, form: Form, shape: torch.Size) -> Tensor:
@@ -132,7 +174,7 @@ def packable(x: Tensor, weight: Tensor, add: Tensor | None = None) -> bool:
 
 
 def _has_operators() -> bool:
-    return _known() and bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[attr-defined, no-untyped-call]
+    return _known() and bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
 
 
 @functools.cache
@@ -161,10 +203,7 @@ def _plain(
 ) -> Tensor:
     spread = free_dilation(x, weight) if form.stride == (1, 1) and form.padding == (0, 0) and form.groups == 1 else 1
     dilation = (spread, spread) if spread > 1 else form.dilation
-    out = F.conv2d(x, weight, bias, form.stride, form.padding, dilation, form.groups)
-    if add is not None:
-        out = out + add
-    return out if after is None else after(out)
+    return _finished(F.conv2d(x, weight, bias, form.stride, form.padding, dilation, form.groups), after, add)
 
 
 class PackedConv(nn.Conv2d):
@@ -183,12 +222,49 @@ class PackedConv(nn.Conv2d):
         return convolved(x, self.weight, self.bias, form, self.packs, self.after, add)
 
 
+class PackedTranspose(nn.ConvTranspose2d):
+    """A transposed convolution of an optimised copy, kernel = stride: of many channels, or to a few, as a 1×1 one."""
+
+    packs: Packs
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return (N, O, stride × H, stride × W) of ``x`` (N, C, H, W)."""
+        if output_size is not None or not packable(x, self.weight) or not self._gains():
+            return super().forward(x, output_size)
+        count, _, height, width = x.shape
+        down, across = self.kernel_size
+        bias = None if self.bias is None else self.bias.repeat(down * across)
+        y = convolved(x, self.weight, bias, Form(), self.packs, made=("transposed", _of_places))
+        y = y.permute(0, 2, 3, 1).reshape(count, height, width, down, across, self.out_channels)
+        y = y.transpose(2, 3).reshape(count, height * down, width * across, self.out_channels)
+        return y.permute(0, 3, 1, 2)
+
+    def _gains(self) -> bool:
+        # Between them, oneDNN's own is as fast, and writes its output in place.
+        return self.in_channels >= 512 or self.out_channels < 16
+
+
+def _of_places(weight: Tensor) -> Tensor:
+    """Return the weight of the 1×1 convolution to all places of a kernel, (K × L × O, C, 1, 1)."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None].contiguous()
+
+
+def _is_plain_transpose(module: nn.Module) -> bool:
+    if type(module) is not nn.ConvTranspose2d or module.kernel_size != module.stride:
+        return False
+    zero = all(value == (0, 0) for value in (module.padding, module.output_padding))
+    return zero and module.dilation == (1, 1) and module.groups == 1
+
+
 def pack(network: nn.Module) -> None:
     """Let the convolutions of ``network``, an optimised copy, be computed in this way; the modules stay in place."""
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             module.__class__ = PackedConv
             setattr(module, "after", None)  # noqa: B010 - it has become a PackedConv
+            setattr(module, "packs", None)  # noqa: B010
+        elif _is_plain_transpose(module):
+            module.__class__ = PackedTranspose
             setattr(module, "packs", None)  # noqa: B010
         if hasattr(module, "packs"):
             setattr(module, "packs", Packs())  # noqa: B010

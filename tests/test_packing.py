@@ -1,0 +1,252 @@
+"""Convolutions of optimised copies: their values, weights packed once, and where torch's own are used."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from drawn import quick
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import unetzoo
+from unetzoo.nn import packing
+from unetzoo.nn.convolutions import ConcatConv, Upsampled
+from unetzoo.nn.packing import Form, PackedConv, PackedTranspose, Packs, convolved, pack
+
+BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if packing._known() else False
+DTYPES = [
+    torch.float32,
+    pytest.param(torch.bfloat16, marks=pytest.mark.skipif(not BF16, reason="no bfloat16 in this processor's oneDNN")),
+]
+needs_operators = pytest.mark.skipif(not packing._has_operators(), reason="this torch was built without oneDNN")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, in units of the expected map's spread."""
+    assert found.shape == expected.shape
+    return float((found.double() - expected).abs().max() / expected.std())
+
+
+def check(found: Tensor, expected: Tensor) -> None:
+    """Assert that they are the same but for the rounding of the type, which in bfloat16 has 8 bits."""
+    assert found.shape == expected.shape
+    step = 2**-7 if found.dtype == torch.bfloat16 else 1e-5
+    assert ((found.double() - expected).abs() <= step * (expected.abs() + 3 * expected.std())).all()
+
+
+@pytest.fixture
+def packings(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes of all weights that are packed."""
+    seen: list[torch.Size] = []
+    own = packing._packed
+
+    def counted(weight: Tensor, form: Form, shape: torch.Size) -> Tensor:
+        seen.append(weight.shape)
+        return own(weight, form, shape)
+
+    monkeypatch.setattr(packing, "_packed", counted)
+    return seen
+
+
+# Values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("side", [9, 96], ids=["packed", "large"])
+@pytest.mark.parametrize("after", [None, nn.ReLU(), nn.LeakyReLU(0.01)], ids=["linear", "relu", "leaky"])
+@pytest.mark.parametrize(
+    ("weight", "form"),
+    [
+        ((24, 16, 3, 3), Form(padding=(1, 1))),
+        ((24, 16, 3, 3), Form()),
+        ((24, 16, 1, 1), Form()),
+        ((24, 16, 1, 1), Form(stride=(2, 2))),
+        ((8, 16, 7, 7), Form(stride=(2, 2), padding=(3, 3))),
+        ((24, 16, 3, 3), Form(padding=(2, 2), dilation=(2, 2))),
+        ((24, 4, 3, 3), Form(padding=(1, 1), groups=4)),
+        ((16, 1, 5, 5), Form(padding=(2, 2), groups=16)),
+        ((5, 16, 3, 5), Form(padding=(1, 2))),
+        ((1, 16, 3, 3), Form(padding=(1, 1))),
+    ],
+)
+def test_values_are_those_of_the_definition(
+    weight: tuple[int, ...], form: Form, after: nn.Module | None, side: int, dtype: torch.dtype
+) -> None:
+    x, kernel, bias = (
+        drawn(2, 16, side, side + 2).to(dtype),
+        drawn(*weight, seed=1).to(dtype),
+        drawn(weight[0]).to(dtype),
+    )
+    expected = F.conv2d(x.double(), kernel.double(), bias.double(), *form)
+    add = drawn(*expected.shape, seed=2).to(dtype)
+    for added in (None, add):
+        found = convolved(x, kernel, bias, form, Packs(), after, None if added is None else added.clone())
+        whole = expected if added is None else expected + add.double()
+        check(found, whole if after is None else after(whole.clone()))
+        assert found.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("out_channels", [1, 2])
+@pytest.mark.parametrize(("kernel", "padding"), [((3, 3), (1, 1)), ((3, 3), (0, 0)), ((1, 5), (0, 2))])
+def test_few_outputs_are_computed_by_taps(
+    out_channels: int, kernel: tuple[int, int], padding: tuple[int, int], dtype: torch.dtype
+) -> None:
+    form = Form(padding=padding)
+    x, weight, bias = drawn(2, 64, 11, 13).to(dtype), drawn(out_channels, 64, *kernel).to(dtype), drawn(out_channels)
+    assert packing._has_few_outputs(weight, form) == (out_channels * kernel[0] * kernel[1] <= 16)
+    found = convolved(x, weight, bias.to(dtype), form, Packs(), nn.ReLU())
+    expected = F.conv2d(x.double(), weight.double(), bias.to(dtype).double(), padding=padding).relu()
+    check(found, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "out", "scale"), [(512, 24, 2), (16, 1, 2), (16, 3, 4), (32, 32, 2)])
+def test_transposed_convolutions(channels: int, out: int, scale: int, dtype: torch.dtype) -> None:
+    plain = nn.ConvTranspose2d(channels, out, scale, scale).requires_grad_(False).to(dtype)
+    ours = nn.ModuleList([copy.deepcopy(plain)])
+    pack(ours)
+    assert type(ours[0]) is PackedTranspose
+    x = drawn(2, channels, 5, 7).to(dtype)
+    check(ours[0](x), plain.double()(x.double()))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("channels", [8, 128])
+def test_sources_that_are_resampled_and_added(mode: str, channels: int) -> None:
+    conv = ConcatConv(channels + 16 + 8, 12, 3, 1, bias=True).requires_grad_(False)
+    coarse, skip, fine = drawn(2, channels, 6, 8), drawn(2, 16, 12, 16), drawn(2, 8, 12, 16)
+    sources = Upsampled(coarse, (12, 16), mode), skip, fine
+    expected = F.conv2d(
+        torch.cat((F.interpolate(coarse.double(), size=(12, 16), mode=mode), skip.double(), fine.double()), 1),
+        conv.weight.double(), conv.bias.double(), padding=1,
+    ).relu()  # fmt: skip
+    pack(conv)
+    conv.after = nn.ReLU()
+    assert off(conv(*sources), expected) < 1e-5
+
+
+# Packed once
+
+
+@needs_operators
+@pytest.mark.parametrize("name", ["resunet18", "unetpp_resnet18", "unet3p_resnet18", "unet_mobilenet_v3_large"])
+def test_no_weight_is_packed_again(name: str, packings: list[torch.Size]) -> None:
+    fast = unetzoo.optimize(quick(name).eval())
+    images = drawn(1, 3, 64, 96)
+    with torch.inference_mode():
+        first = fast(images)
+        assert len(packings) > 10
+        packings.clear()
+        assert torch.equal(fast(images), first)
+        fast(drawn(2, 3, 96, 64))
+    assert not packings
+
+
+@needs_operators
+def test_weights_that_have_changed_are_packed_again() -> None:
+    conv = nn.Sequential(nn.Conv2d(16, 8, 3, padding=1)).requires_grad_(False)
+    pack(conv)
+    x = drawn(1, 16, 8, 8)
+    for change in (
+        lambda: conv[0].weight.mul_(2),
+        lambda: conv.load_state_dict({"0.weight": drawn(8, 16, 3, 3), "0.bias": drawn(8)}),
+        lambda: setattr(conv[0].weight, "data", drawn(8, 16, 3, 3, seed=5)),
+        lambda: setattr(conv[0], "weight", nn.Parameter(drawn(8, 16, 3, 3, seed=6), requires_grad=False)),
+        lambda: conv.double(),
+        lambda: conv.float(),
+    ):
+        conv(x.to(conv[0].weight.dtype))
+        change()
+        weight, bias = conv[0].weight.double(), conv[0].bias.double()
+        assert off(conv(x.to(conv[0].weight.dtype)), F.conv2d(x.double(), weight, bias, padding=1)) < 1e-5
+
+
+@needs_operators
+def test_packed_weights_are_not_copied(packings: list[torch.Size]) -> None:
+    fast = unetzoo.optimize(quick("resunet18").eval())
+    images = drawn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = fast(images)
+        count, packings[:] = len(packings), []
+        for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+            assert torch.equal(twin(images), expected)
+            assert len(packings) == count
+            packings.clear()
+
+
+@needs_operators
+def test_threads_may_share_a_copy() -> None:
+    fast = unetzoo.optimize(quick("unetpp_resnet18").eval())
+    images = drawn(1, 3, 64, 64)
+
+    def run(_: int) -> Tensor:
+        with torch.inference_mode():
+            return fast(images)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(run, range(16)))
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+# Where torch's own operators are used
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and what the programs elsewhere take
+@needs_operators
+def test_tools_see_plain_operators() -> None:
+    model = quick("unetpp_resnet18").eval()
+    fast, images = unetzoo.optimize(model), drawn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = fast(images)
+        with FlopCounterMode(display=False) as counter:
+            fast(images)
+    assert "aten.convolution" in {str(name) for name in counter.get_flop_counts()["Global"]}
+    exported = torch.export.export(fast, (images,))
+    assert not any("mkldnn" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(exported.module()(images), expected, rtol=1e-4, atol=1e-4)
+    traced = torch.jit.trace(fast, images, check_trace=False)
+    assert "mkldnn" not in str(traced.inlined_graph)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_operators
+def test_gradients_of_the_image_are_the_models() -> None:
+    model = quick("resunet18").eval()
+    fast, image = unetzoo.optimize(model), drawn(1, 3, 64, 64)
+    with torch.no_grad():
+        fast(image)
+    grads = []
+    for network in (model, fast):
+        x = image.clone().requires_grad_()
+        grads += torch.autograd.grad(network(x).sum(), x)
+    assert off(grads[1], grads[0].double()) < 1e-4
+
+
+def test_without_onednns_operators_torchs_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = quick("unet3p_resnet18").eval(), drawn(1, 3, 64, 64)
+    monkeypatch.setattr(packing, "_known", lambda: False)
+    with torch.inference_mode():
+        assert off(unetzoo.optimize(model)(images), model(images).double()) < 1e-4
+
+
+def test_only_plain_convolutions_are_packed() -> None:
+    class Own(nn.Conv2d):
+        pass
+
+    others = [nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(4, 4, 3, padding="same"), Own(4, 4, 1)]
+    transposed = [nn.ConvTranspose2d(4, 4, 3, stride=2), nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2)]
+    network = nn.Sequential(*others, *transposed, nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 4, 2, stride=2))
+    pack(network)
+    kinds = [type(module) for module in network]
+    assert kinds == [nn.Conv2d, nn.Conv2d, Own, nn.ConvTranspose2d, nn.ConvTranspose2d, PackedConv, PackedTranspose]
