@@ -176,18 +176,44 @@ def no_curves() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def encoders_built_once() -> Iterator[None]:
+    """Build the zoo's encoders, with which a file of unknown weights is compared, once and not for each file."""
+    from unetzoo import pretrained
+
+    built: dict[int, tuple[Any, Any]] = {}
+    build = pretrained._unfilled
+
+    def once(spec: Any) -> Any:
+        if id(spec) not in built:
+            built[id(spec)] = spec, build(spec)  # with the entry, so that no other takes its identity
+        return built[id(spec)][1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretrained, "_unfilled", once)
+        yield
+
+
 def pytest_collection_finish() -> None:
     """Look for garbage again, but no more through the modules and the thousands of tests, which stay."""
     gc.freeze()
     gc.enable()
 
 
+_looked_through = [0]
+"""How often all objects were looked through."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Do the same after each file: what it imported stays, and was a seventh of the time of those that export."""
-    if nextitem is None or nextitem.path != item.path:
+    """Do the same after each file, and where all was looked through: what was imported stays.
+
+    It was a seventh of the time of the tests that export.
+    """
+    if nextitem is None or nextitem.path != item.path or gc.get_stats()[2]["collections"] != _looked_through[0]:
         gc.collect()
         gc.freeze()
+        _looked_through[0] = gc.get_stats()[2]["collections"]
 
 
 @pytest.fixture(scope="session", autouse=True)

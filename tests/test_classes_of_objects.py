@@ -18,6 +18,8 @@ from unetzoo.data.edges import edges_of
 from unetzoo.evaluation import evaluate
 from unetzoo.train.runs import Run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SIZE = 64
 NAMES = ["disc", "plate"]
 

@@ -26,6 +26,8 @@ from unetzoo.evaluation.across_folds import best_views
 from unetzoo.evaluation.speck_trials import SpeckTrials
 from unetzoo.objects import cleaned
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SMALL = {"data.workers": 0, "model.options.base_channels": 4}
 
 

@@ -364,6 +364,7 @@ def test_an_address_that_is_no_hub_is_said_in_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["me/it", "hf-hub:me/it"])
+@pytest.mark.usefixtures("no_curves")
 def test_a_model_of_the_hub_is_trained_on_by_its_name(hub: HubServer, name: str, tmp_path: Path) -> None:
     pushed = small(num_classes=5)
     unetzoo.push_to_hub(pushed, "me/it")

@@ -23,6 +23,8 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.nn.layers import InstanceNorm2d, LayerNorm2d
 from unetzoo.prediction.reach import reach
 
+pytestmark = pytest.mark.usefixtures("encoders_built_once")
+
 SMALL = ("mobilenet_v3_large", "efficientnet_b0")
 EXPANSIONS = {"efficientnet_b0": "features.8.", "efficientnet_b3": "features.8.", "efficientnet_v2_s": "features.7."}
 """The 1×1 convolution in front of the classifier, where it is left out with it."""

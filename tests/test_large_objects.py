@@ -23,6 +23,8 @@ from unetzoo.data import Labels, check, find_samples, labels_of
 from unetzoo.data.crops import crop_of, largest_square, parts_of
 from unetzoo.data.examining import Wanted, examined
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 CROP, HALF = 32, 16
 SIZE = (96, 100)
 ALL = {"crop_size": CROP, "closely": False}

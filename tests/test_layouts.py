@@ -34,6 +34,8 @@ from unetzoo.data.listing import Listing
 from unetzoo.data.record import DataRecord
 from unetzoo.errors import ConfigError, InputError
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SIZE = (18, 16)
 
 

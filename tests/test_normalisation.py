@@ -23,6 +23,8 @@ from unetzoo.prediction.stored import StoredRows
 from unetzoo.serving import Limits, answers
 from unetzoo.train.data import FolderData
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 OFTEN = np.random.default_rng(0)
 
 

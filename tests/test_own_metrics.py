@@ -17,6 +17,8 @@ from unetzoo import ConfigError, Predictor, TrainingError, drawing
 from unetzoo.data import Labels
 from unetzoo.train.own_metrics import OwnMetrics
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SETTINGS = {"data.workers": 0, "model.options.base_channels": 4}
 HERE = __name__
 

@@ -14,6 +14,8 @@ import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, images
 from unetzoo.cli import main
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.integers(0, 6000, (64, 64, 4))
 """Those of a satellite: of 16 bits, and mostly small."""

@@ -17,6 +17,8 @@ from unetzoo import ConfigError, Predictor, augmentation, drawing, images
 from unetzoo.data import Labels, SegmentationDataset, find_samples
 from unetzoo.prediction.inputs import as_image
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 
 def by_pillow(values: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
     """Return (C, H, W) at another size, as Pillow does it: triangles, as wide as a pixel of the smaller grid."""

@@ -24,6 +24,7 @@ import unetzoo
 from unetzoo import InputError, images
 from unetzoo.data import Labels, check
 from unetzoo.images.formats import FORMATS
+from unetzoo.images.tiff import TiffImage
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.stored import StoredRows
 
@@ -171,6 +172,17 @@ def test_many_pages_take_no_longer_than_they_are_many(tmp_path: Path, text: str)
             images.read_image(path)
         with pytest.raises(InputError, match="10000"):
             StoredRows(path)
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {"description": "Aperio Image Library"}], ids=str)
+def test_no_file_says_what_program_it_is_of(tmp_path: Path, options: dict[str, object]) -> None:
+    """For each such program tifffile follows what the file says; of some, releases refuse to leave that out."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((32, 32), np.uint8), tile=None if "imagej" in options else (16, 16), **options)
+    with tifffile.TiffFile(path) as plain, TiffImage(path).opened(tifffile) as ours:
+        assert plain.is_imagej or plain.is_ome or plain.is_svs
+        assert not ours.flags
+        assert ours.asarray().shape == (32, 32)
 
 
 def test_entities_of_xml_are_not_followed(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from unetzoo.naming import KIN
 from unetzoo.pretrained import normalisation_of
 from unetzoo.testing import check_encoder
 
+pytestmark = pytest.mark.usefixtures("encoders_built_once")
+
 SMALL = ("convnextv2_atto", "mobilenetv4_conv_small")
 """Four maps from stride 4, of which ``features_only`` takes sequences apart; five, with the names of the whole."""
 

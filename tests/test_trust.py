@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,10 +55,18 @@ def edge(logits, target):
 """
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of six images."""
+    folder = tmp_path_factory.mktemp("shapes") / "data"
+    drawing.write_shapes(folder, 6, size=(32, 32), seed=0)
+    return folder
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Yield a folder with data and a module of somebody's, which nobody has imported."""
-    drawing.write_shapes(tmp_path / "data", 6, size=(32, 32), seed=0)
+    shutil.copytree(shapes, tmp_path / "data")
     (tmp_path / "strange.py").write_text(OWN, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -16,6 +16,8 @@ from unetzoo import ConfigError
 from unetzoo.cli import main
 from unetzoo.data import Labels, SegmentationDataset, check, find_samples, kept
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SIDE = 32
 
 

@@ -32,6 +32,8 @@ from unetzoo import ConfigError, WeightsError
 from unetzoo.files.checkpoints import read_contents
 from unetzoo.files.torch_files import load_pickle
 
+pytestmark = pytest.mark.usefixtures("encoders_built_once")
+
 State = dict[str, Tensor]
 LIGHT = "unet3p_lite_resnet18"
 """A small decoder on all five maps."""

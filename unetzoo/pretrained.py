@@ -277,13 +277,18 @@ def _held(contents: Contents) -> EncoderSpec | None:
 
 def _stands(spec: EncoderSpec, contents: Contents) -> bool:
     """Return whether a file holds a complete encoder."""
-    norm = spec.weights_norms[0]
-    with on_meta():
-        encoder = spec.build(3, ConvStyle(norm, bias=norm is None), spec.options(), spec.maps)
+    encoder = _unfilled(spec)
     try:
         return find(contents, _shapes(encoder), encoder.from_torchvision) is not None
     except WeightsError:  # several
         return True
+
+
+def _unfilled(spec: EncoderSpec) -> Encoder:
+    """Return a complete encoder as its published weights need it, on the meta device."""
+    norm = spec.weights_norms[0]
+    with on_meta():
+        return spec.build(3, ConvStyle(norm, bias=norm is None), spec.options(), spec.maps)
 
 
 def adapt_images(

@@ -128,7 +128,7 @@ class TiffImage:
 
     def opened(self, tifffile: Any) -> Any:
         """Return the file, opened by tifffile so that it opens no other files and believes no counts."""
-        return tifffile.TiffFile(self.path, _multifile=False, **_flags(tifffile))
+        return _closed(tifffile)(self.path, _multifile=False, **_flags(tifffile))
 
     def page_of(self, file: Any, number: int) -> Any:
         """Return a page of an :meth:`opened` file."""
@@ -268,6 +268,12 @@ def nodata(path: str | os.PathLike[str]) -> float | None:
 def _flags(tifffile: Any) -> dict[str, bool]:
     """Return flags that keep tifffile from following a file's claims to other files, or to endless counts."""
     return {f"is_{name}": False for name in tifffile.TIFF.FILE_FLAGS}
+
+
+@functools.cache
+def _closed(tifffile: Any) -> Any:
+    """Return tifffile's class of files in which those flags are attributes: some of its releases refuse to set some."""
+    return type("TiffFile", (tifffile.TiffFile,), _flags(tifffile))
 
 
 def _tifffile_for(path: str | os.PathLike[str]) -> Any:

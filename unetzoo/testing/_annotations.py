@@ -174,7 +174,12 @@ def fingerprints(case: _File) -> Iterator[str]:
 def copies(case: _File) -> Iterator[str]:
     """Drawings can be sent to the processes that read images."""
     for name, drawing in case.document().drawings.items():
-        if pickle.loads(pickle.dumps(drawing)).fingerprint != drawing.fingerprint:
+        try:
+            copy = pickle.loads(pickle.dumps(drawing))
+        except Exception as error:  # somebody else's class may raise anything, and Pythons differ
+            yield f"image {name!r}: it cannot be pickled ({type(error).__name__}: {error})"
+            continue
+        if copy.fingerprint != drawing.fingerprint:
             yield f"image {name!r}: a pickled copy has another fingerprint"
 
 
