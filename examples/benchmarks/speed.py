@@ -2,11 +2,13 @@
 
 Each network is compared with its plain implementation (``tests/reference.py``: every up-sampled map and every
 concatenation is built), with the same weights, in the same process, alternately: A B C A B C. The table has medians,
-the ratio of the plain one's time to each, and the share of the roofline: the remaining multiply-adds, divided by the
-throughput of a large 3×3 convolution measured in the same rounds. Peak memory is that of a fresh process during one
-call, minus its memory with model and images ready. If segmentation_models_pytorch is installed, its Unet and
-UnetPlusPlus on the same encoder are timed as well. These are other networks, so their sizes and multiply-adds are
-given, too. For its own networks, ``smp_unet_…`` and ``smp_unetplusplus_…``, it is the plain implementation.
+the ratio of the plain one's time to each, its least and greatest value over ``--runs``, and the share of the roofline:
+the remaining multiply-adds, divided by the throughput of a large 3×3 convolution measured in the same rounds. Peak
+memory is that of a fresh process during one call, minus its memory with model and images ready. With one thread, times
+are those of the processor, as other programs on the machine change them less. If segmentation_models_pytorch is
+installed, its Unet and UnetPlusPlus on the same encoder are timed as well. These are other networks, so their sizes and
+multiply-adds are given, too. For its own networks, ``smp_unet_…`` and ``smp_unetplusplus_…``, it is the plain
+implementation.
 """
 
 import argparse
@@ -46,6 +48,7 @@ class Result:
 
     Attributes:
         ratio: the time of the plain implementation divided by this one's.
+        spread: its least and greatest value over the runs.
         roofline: time that the remaining multiply-adds would take at the measured throughput, divided by this time.
         difference: of the logits from the plain implementation's, relative to their spread; None for another network.
         peak_mib: None except on Linux.
@@ -57,6 +60,7 @@ class Result:
     batch: int
     ms: float
     ratio: float
+    spread: tuple[float, float]
     gmacs: float
     roofline: float
     difference: float | None
@@ -155,11 +159,12 @@ def draw(size: int, batch: int, way: str, device: str) -> Tensor:
 
 def seconds(work: Callable[[], object], device: str) -> float:
     """Return the time that ``work`` takes."""
-    start = time.perf_counter()
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     work()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def probe(dtype: torch.dtype, device: str) -> tuple[Callable[[], object], float]:
@@ -209,7 +214,7 @@ def in_child(*arguments: object) -> float | None:
         return pool.submit(peak, *arguments).result()
 
 
-def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: int) -> list[Result]:
+def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: int, runs: int) -> list[Result]:
     """Time all ways of ``name`` in turn."""
     models = {way: prepare(name, way, train, device) for way in ways(name, train, device)}
     images = {way: draw(size, batch, way, device) for way in models}
@@ -218,7 +223,7 @@ def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: 
     probes = {dtype: probe(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
     for convolve, _ in probes.values():
         convolve()
-    for _ in range(rounds):
+    for _ in range(rounds * runs):
         for dtype, (convolve, _) in probes.items():
             times.setdefault(dtype, []).append(seconds(convolve, device))
         for way, model in models.items():
@@ -230,6 +235,8 @@ def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: 
         counted = model.eval() if way != COMPILED else models[HALF]
         macs = multiply_adds(counted, size, batch, device) * (3 if train else 1)
         throughput = probes[dtype][1] / median(times[dtype])
+        of_runs = [slice(start, start + rounds) for start in range(0, rounds * runs, rounds)]
+        ratios = [median(times[PLAIN][run]) / median(times[way][run]) for run in of_runs]
         difference = float((logits[way] - expected).abs().max() / (expected.max() - expected.min()))
         results.append(
             Result(
@@ -239,6 +246,7 @@ def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: 
                 batch=batch,
                 ms=median(times[way]) * 1e3,
                 ratio=median(times[PLAIN]) / median(times[way]),
+                spread=(min(ratios), max(ratios)),
                 gmacs=macs / 1e9,
                 roofline=macs / throughput / median(times[way]),
                 difference=None if way == SMP else difference,
@@ -252,12 +260,13 @@ def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: 
 def table(results: list[Result]) -> str:
     """Return a Markdown table."""
     lines = [
-        "| network | batch × side | | ms | ratio | GMAC | % of roofline | difference | peak MiB | parameters |",
-        "|:--|:--|:--|--:|--:|--:|--:|--:|--:|--:|",
+        "| network | batch × side | | ms | ratio | spread | GMAC | % of roofline | difference | peak MiB | parameters |",
+        "|:--|:--|:--|--:|--:|:-:|--:|--:|--:|--:|--:|",
     ]
     for r in results:
         cells = (
-            *(r.model, f"{r.batch} × {r.size}²", r.way, f"{r.ms:.0f}", f"{r.ratio:.2f}", f"{r.gmacs:.1f}"),
+            *(r.model, f"{r.batch} × {r.size}²", r.way, f"{r.ms:.0f}", f"{r.ratio:.2f}"),
+            *(f"{r.spread[0]:.2f}–{r.spread[1]:.2f}", f"{r.gmacs:.1f}"),
             *(f"{r.roofline:.0%}", "" if r.difference is None else f"{r.difference:.0e}"),
             *("" if r.peak_mib is None else f"{r.peak_mib:.0f}", f"{r.parameters / 1e6:.2f} M"),
         )
@@ -304,11 +313,12 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=7, help="number of times that each is timed")
+    parser.add_argument("--runs", type=int, default=1, help="repetitions of the rounds, whose spread is shown")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--plot", metavar="FILE", help="draw a bar chart (.png, .svg)")
     arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error("--rounds: 1 or more is needed")
+    if arguments.rounds < 1 or arguments.runs < 1:
+        parser.error("--rounds, --runs: 1 or more is needed")
     of_smp = [name for name in arguments.models if unetzoo.naming.index()[unetzoo.naming.resolve(name)][0] in KINDS]
     if of_smp and importlib.util.find_spec("segmentation_models_pytorch") is None:
         parser.error(f"{', '.join(of_smp)}: compared with smp itself: pip install segmentation-models-pytorch")
@@ -317,7 +327,8 @@ def main() -> None:
     for name in arguments.models:
         for size in arguments.size:
             for batch in arguments.batch:
-                results += measure(name, size, batch, arguments.train, arguments.device, arguments.rounds)
+                how = arguments.train, arguments.device, arguments.rounds, arguments.runs
+                results += measure(name, size, batch, *how)
                 print(f"{name}, {batch} × {size}²: done", file=sys.stderr, flush=True)
     print(table(results))
     if arguments.json:
