@@ -260,7 +260,7 @@ def measure(name: str, size: int, batch: int, train: bool, device: str, rounds: 
 def table(results: list[Result]) -> str:
     """Return a Markdown table."""
     lines = [
-        "| network | batch × side | | ms | ratio | spread | GMAC | % of roofline | difference | peak MiB | parameters |",
+        "| network | batch × side | | ms | ratio | spread | GMAC | roofline | difference | peak MiB | parameters |",
         "|:--|:--|:--|--:|--:|:-:|--:|--:|--:|--:|--:|",
     ]
     for r in results:
