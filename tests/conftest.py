@@ -47,6 +47,7 @@ from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
 from unetzoo.losses import LOSSES  # noqa: E402
 
+pytest.register_assert_rewrite("trainings")
 gc.disable()  # while tests are collected, where all that is made stays: to look through it took a third of the time
 
 ROOT = Path(__file__).parents[1]

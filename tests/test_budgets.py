@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from test_training import TINY, break_off, last, refused, rows, same_runs, train
+from trainings import TINY, break_off, last, refused, rows, same_runs, train
 
 import unetzoo
 from unetzoo import drawing

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import os
 import pickle
 import random
 import re
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import flags, light
+from hostile import Payload
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -194,16 +194,6 @@ def test_what_is_no_state_dict(content: object, words: str, tmp_path: Path) -> N
     torch.save(content, tmp_path / "it.pth")
     with pytest.raises(WeightsError, match=words):
         unetzoo.load_state_dict_file(tmp_path / "it.pth")
-
-
-class Payload:
-    """Unpickled, it would leave a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_pickles_with_code_are_not_opened(tmp_path: Path) -> None:

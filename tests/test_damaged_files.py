@@ -23,7 +23,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import traceback
 import tracemalloc
 import warnings
 import zipfile
@@ -36,6 +35,7 @@ import safetensors
 import safetensors.torch
 import torch
 from conftest import needs_dev_full
+from hostile import SECONDS, within
 from torch import Tensor
 
 import unetzoo
@@ -48,38 +48,7 @@ pytestmark = pytest.mark.skipif(
     reason="what hangs is broken off by SIGALRM, and bits are changed by pwrite, which are not here",
 )
 
-SECONDS = 5.0
 """That any refusal may take."""
-
-
-class OvertimeError(BaseException):
-    """Too long: no ``except Exception`` on the way takes it for a fault of the file."""
-
-
-@contextlib.contextmanager
-def within(seconds: float = SECONDS) -> Iterator[None]:
-    """Break off what takes longer, wherever it hangs: by the processor's time, as a machine may be busy with others.
-
-    What waits, and so takes none of that, is broken off by the clock, later.
-    """
-
-    def ring(*arguments: object) -> None:
-        raise OvertimeError
-
-    clocks = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, 10 * seconds)}
-    before = {number: signal.signal(number, ring) for number in clocks}
-    for timer, limit in clocks.values():
-        signal.setitimer(timer, limit)
-    try:
-        yield
-    except OvertimeError as error:
-        # A new one, as pytest cannot show every frame through which this one has come: some have no line.
-        where = [frame.name for frame in traceback.extract_tb(error.__traceback__) if "unetzoo" in frame.filename]
-        raise OvertimeError(f"not done after {seconds} s, in {where[-1:]}") from None
-    finally:
-        for number, (timer, _) in clocks.items():
-            signal.setitimer(timer, 0)
-            signal.signal(number, before[number])
 
 
 def refusal(action: Callable[[], object], kind: type[UnetzooError] = UnetzooError) -> str:

@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from unetzoo import images
 from unetzoo.augmentation import IGNORED, RandomWarp, build
 from unetzoo.augmentation.photometric import _spread
 from unetzoo.augmentation.warping import _interpolated
-from unetzoo.data import Labels, Sample, SegmentationDataset, black_and_white, masks
+from unetzoo.data import Labels, Sample, SegmentationDataset, black_and_white, find_samples, kept, masks
 from unetzoo.data.annotations import Annotation, Drawing, MaskFile
 from unetzoo.data.kept import Kept, Pair, stamp_of
 from unetzoo.errors import ConfigError, InputError
@@ -338,3 +339,21 @@ def test_integers_outside_of_0_to_1_are_refused_where_they_are_clipped() -> None
     assert augment.of_stored(torch.full((3, 9, 9), 255, dtype=torch.uint8), mask)[0].dtype == torch.float32
     with pytest.raises(InputError, match="ColorJitter"):
         augment.of_stored(torch.full((3, 9, 9), -3, dtype=torch.int16), mask)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_share_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    side, draw = 32, np.random.default_rng(0)
+    for part, shape in (("images", (side, side, 3)), ("masks", (side, side))):
+        (tmp_path / part).mkdir()
+        for k in range(8):
+            values = draw.integers(0, 256 if part == "images" else 2, shape).astype(np.uint8)
+            Image.fromarray(values if part == "images" else 255 * values).save(tmp_path / part / f"{k}.png")
+    samples = [one for split in find_samples(tmp_path, Labels()).values() for one in split]
+    pair = side * side * 4  # bytes of three channels, and of the target
+    data = SegmentationDataset(samples, Labels(), room=4 * pair)
+    assert kept.ROOM == 256 * 2**20
+    monkeypatch.setattr(kept, "get_worker_info", lambda: SimpleNamespace(num_workers=workers) if workers else None)
+    for k in range(8):
+        data[k]
+    assert data._kept.taken == 4 * pair // max(1, workers)

@@ -29,8 +29,8 @@ from typing import Any
 
 import pytest
 import torch
+from hostile import within
 from hypothesis import HealthCheck, given, settings, strategies as st
-from test_damaged_files import within
 from torch import Tensor
 
 import unetzoo

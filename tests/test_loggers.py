@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import once
 from pytorch_lightning.loggers.logger import DummyLogger
-from test_training import TINY, refused, rows, train
+from trainings import TINY, refused, rows, train
 
 from unetzoo import drawing
 from unetzoo.cli import main

@@ -34,7 +34,10 @@ FAMILIES = [
     "resunet18",
 ]
 OTHERS = [name for name in NAMES if name not in FAMILIES and not name.endswith((*LAST, "gf"))]
-"""Without the encoders that look at the whole image: see test_inverted.py; of RegNets test_encoder_families.py."""
+"""Without the encoders that look at the whole image.
+
+See test_mobilenet_efficientnet.py; of RegNets test_regnet_densenet_convnext.py.
+"""
 
 
 def small(name: str = "unet", **options: object) -> unetzoo.SegmentationModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
-import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import Payload
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
@@ -165,16 +165,6 @@ def test_the_likely_cause_is_named(tmp_path: Path, trunk: nn.Module) -> None:
     with pytest.raises(WeightsError) as caught:
         unetzoo.create("resunet18", pretrained=file)
     assert "\x1b" not in str(caught.value)
-
-
-class Payload:
-    """Unpickled, it would leave a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_nothing_that_is_loaded_runs(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

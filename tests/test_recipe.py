@@ -14,8 +14,8 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.plugins import FSDPPrecision, MixedPrecision
-from test_training import TINY, break_off, last, refused, rows, same_runs, train
 from torch import Tensor, nn
+from trainings import TINY, break_off, last, refused, rows, same_runs, train
 
 import unetzoo
 from unetzoo import losses

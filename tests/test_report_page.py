@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, once
 from PIL import Image
-from test_training import TINY, train
+from trainings import TINY, train
 
 from unetzoo.cli import main
 from unetzoo.evaluation import evaluate

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import train
+from trainings import train
 
 import unetzoo
 from unetzoo import ConfigError, ModelConfig, WeightsError

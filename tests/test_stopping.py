@@ -26,7 +26,7 @@ import torch
 from conftest import KILL, PROCESSES, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from test_training import TINY, last, refused, rows, same_runs, train
+from trainings import TINY, last, refused, rows, same_runs, train
 
 import unetzoo
 from unetzoo.cli import main

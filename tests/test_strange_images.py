@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from hostile import within
 from PIL import EpsImagePlugin, Image
-from test_damaged_files import within
 
 import unetzoo
 from unetzoo import InputError, images

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import math
 import os
@@ -13,8 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +24,7 @@ from conftest import KILL, ROOT, SPAWNED, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
+from trainings import TINY, break_off, last, refused, rows, same_runs, same_tensors, train
 
 import unetzoo
 from unetzoo import drawing
@@ -40,28 +38,6 @@ from unetzoo.evaluation import evaluate
 from unetzoo.train import FolderData, suggesting
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
-
-TINY = ("--model", "unet", "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4",
-        "--data.workers", "0", "--data.repeats", "1", "--trainer.accelerator", "cpu")  # fmt: skip
-
-
-class KillAt(Callback):
-    """Kills its own process, as power failures do, at the end of a training batch."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
-            os.kill(os.getpid(), KILL)
-
-
-class BreakAt(KillAt):
-    """Breaks there as a mistake does in somebody's own code, in this process."""
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
-            raise ZeroDivisionError
 
 
 class NanFrom(torch.nn.Module):
@@ -101,56 +77,12 @@ def first(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def train(data: Path, out: Path, *arguments: str) -> None:
-    assert main(["train", "--data", str(data), "--out", str(out), *once("--quiet", *TINY, *arguments)]) == 0
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["train", *once("--quiet", *arguments)]) == 2
-    return capsys.readouterr().err
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((out / "metrics.csv").read_text(encoding="utf-8"))))
-
-
-def last(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(out / "last.ckpt", weights_only=True)
-    return found
-
-
 def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, which finds the callbacks of this file."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
     command = [sys.executable, "-m", "unetzoo", "train", *once(*arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=300)
-
-
-def break_off(data: Path, out: Path, *settings: str, batch: int) -> None:
-    """Train until a batch at which something breaks that nobody foresaw."""
-    given = ["--data", str(data), "--out", str(out), *once(*TINY, *settings, "--quiet")]
-    with pytest.raises(ZeroDivisionError):
-        main(["train", *given, f"--trainer.callbacks+={__name__}.BreakAt", "--trainer.callbacks.batch", str(batch)])
-
-
-def same_tensors(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
-
-
-def same_runs(one: Path, other: Path) -> None:
-    """Hold two runs against each other: every weight, the optimiser's state and every figure, bit for bit."""
-    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
-    assert (one / "best.safetensors").read_bytes() == (other / "best.safetensors").read_bytes()
-    a, b = last(one), last(other)
-    same_tensors(a["state_dict"], b["state_dict"])
-    moments = [[state["state"] for state in found["optimizer_states"]] for found in (a, b)]
-    for x, y in zip(chain(*(s.values() for s in moments[0])), chain(*(s.values() for s in moments[1])), strict=True):
-        same_tensors(x, y)
-    assert a["lr_schedulers"] == b["lr_schedulers"]
-    assert a["callbacks"] == {**b["callbacks"], **{k: v for k, v in a["callbacks"].items() if "KillAt" in k}}
 
 
 # What is drawn, and at which rate
@@ -635,7 +567,7 @@ def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Pat
     common = ["--data", str(nuclei), *TINY, *settings]
     train(nuclei, tmp_path / "whole", *settings)
     killed = SPAWNED.Process(target=main, args=(["train", *once(*common), "--out", str(tmp_path / "cut"),
-        f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", str(batch)],))  # fmt: skip
+        "--trainer.callbacks+=trainings.KillAt", "--trainer.callbacks.batch", str(batch)],))  # fmt: skip
     killed.start()
     killed.join()
     assert abs(killed.exitcode) == KILL
@@ -731,7 +663,7 @@ def test_two_processes_are_killed_and_go_on_bit_for_bit(nuclei: Path, tmp_path: 
     ]
     whole = process(*settings, "--out", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
-    killed = process(*settings, "--out", str(tmp_path / "cut"), f"--trainer.callbacks+={__name__}.KillAt",
+    killed = process(*settings, "--out", str(tmp_path / "cut"), "--trainer.callbacks+=trainings.KillAt",
                      "--trainer.callbacks.batch", "2")  # fmt: skip
     assert killed.returncode != 0
     done = process("--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null", "--trust")
@@ -739,7 +671,7 @@ def test_two_processes_are_killed_and_go_on_bit_for_bit(nuclei: Path, tmp_path: 
     same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.slow  # test_processes.py has the gradients
+@pytest.mark.slow  # test_two_processes.py has the gradients
 def test_one_process_and_two_agree(nuclei: Path, tmp_path: Path) -> None:
     # Group norm, as batch norm's statistics are each process's own.
     settings = ["--model.options.norm=group", "--epochs", "1"]

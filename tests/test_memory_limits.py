@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from test_training import TINY, refused, same_runs, train
 from torch.profiler import ProfilerActivity, profile
+from trainings import TINY, refused, same_runs, train
 
 import unetzoo
 from unetzoo.costs.living import LiveBytes

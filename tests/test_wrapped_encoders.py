@@ -11,7 +11,6 @@ import collections
 import contextlib
 import datetime
 import functools
-import os
 import pickle
 import random
 import warnings
@@ -23,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tried
+from hostile import Payload
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
@@ -783,16 +783,6 @@ def test_objects_beside_the_tensors_do_no_harm_and_are_not_built(title: str, zip
         assert RAN or title == "a class as a key"
 
 
-class Harmful:
-    """Unpickled, it would make a folder."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.mark),)
-
-
 @pytest.mark.parametrize(
     "row", tried([*BARE, *ONE, *TWO], ["torchvision", "OpenMMLab", "a Sequential", "MoCo v3", "DINO"])
 )
@@ -802,7 +792,7 @@ def test_no_wrapping_runs_anything(row: str, tmp_path: Path) -> None:
     tiny = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Flatten())
     content = build(tiny, tiny)
     mark, path = tmp_path / "made", tmp_path / "it.pth"
-    torch.save(put_within(content, Harmful(mark)), path)
+    torch.save(put_within(content, Payload(mark)), path)
     for way in ways(tmp_path):
         with pytest.raises(WeightsError, match=r"is not opened: it needs (posix|nt)\.mkdir"):
             way(path)

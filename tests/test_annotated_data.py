@@ -1,4 +1,4 @@
-"""Annotations: each format against files that others write, and pixels that others fill."""
+"""Data sets with annotations, of COCO above all: which classes and images count, what is missing, and conversion."""
 
 from __future__ import annotations
 
