@@ -61,6 +61,15 @@ def test_gflops_are_twice_the_multiply_adds(name: str) -> None:
     assert row.gflops * 1e9 == 2 * multiply_adds(model, torch.empty(1, 3, 64, 64, device="meta"))
 
 
+@pytest.mark.parametrize("name", ["unetpp_resnet18", "unet_convnext_tiny"])  # the latter has linear layers
+def test_flops_are_those_of_torch_s_own_counter(name: str) -> None:
+    with unetzoo.model.on_meta():
+        model = unetzoo.create(name).train()
+    with FlopCounterMode(display=False) as theirs:
+        model.training_outputs(torch.empty(2, 3, 64, 64, device="meta"))
+    assert counting.count(model, 64)[0] == theirs.get_total_flops() / 2 > 0
+
+
 def test_gflops_of_the_first_layers_in_closed_form() -> None:
     """The two convolutions of the first level of U-Net at 128²: 9 · (3 · 64 + 64 · 64) multiply-adds a pixel."""
     wide, narrow = (counting.count(unetzoo.create("unet", base_channels=c), 128)[0] for c in (2, 1))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from unetzoo.information import ModelInfo
 from unetzoo.model import SegmentationModel
@@ -76,10 +76,29 @@ def count(model: SegmentationModel, side: int) -> tuple[float, float]:
 
     quick = QuickNorms() if weight.is_meta else contextlib.nullcontext()  # type: ignore[no-untyped-call]
     saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as counter, saving, quick:
+    with Operations() as counter, saving, quick:  # type: ignore[no-untyped-call]
         model.training_outputs(images)
     saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return counter.get_total_flops() / 2, saved / 2
+    return counter.flops / 2, saved / 2
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sum of FLOPs by torch's own formulas.
+
+    ``torch.utils.flop_counter.FlopCounterMode`` gives the same sum, and another for each module: its hooks took most of
+    the time, and its first use a second.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 class QuickNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
