@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
+from unetzoo.devices import warn_of_threads
 from unetzoo.errors import ConfigError, InputError, WeightsError
 from unetzoo.files.checkpoints import non_finite
 from unetzoo.folding import OptimizedModel, optimize
@@ -165,6 +166,8 @@ def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch
     """
     members = [_ready(loaded(model), device, dtype) for model in listed(models)]
     check_alike([member.config for member in members])
+    if device.type == "cpu":
+        warn_of_threads()
     return members
 
 

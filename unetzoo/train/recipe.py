@@ -17,7 +17,7 @@ from unetzoo import __version__, losses
 from unetzoo.config import CONFIG_KEY
 from unetzoo.data import IGNORED
 from unetzoo.data.edges import joined
-from unetzoo.devices import Transfer, reuse_memory
+from unetzoo.devices import Transfer, reuse_memory, warn_of_threads
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
@@ -237,6 +237,7 @@ class Recipe(lightning.LightningModule):
         """Move tensors outside of modules to the device; on a CPU, reuse the memory of a step for the next one."""
         if self.device.type == "cpu":
             reuse_memory(all_of_it=True)
+            warn_of_threads()
         self._losses, self._clipped = self._losses.to(self.device), self._clipped.to(self.device)
         self._transfer = Transfer(self.device)
         self._unread.clear()
