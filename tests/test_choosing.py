@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,10 +85,10 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "ROUNDS", 1)
 
 
-def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+def in_this_process(command: list[str], _: Any) -> int:
     """Train as the process would; others below have processes of their own."""
     assert command[:4] == [sys.executable, "-m", "unetzoo", "train"]
-    return subprocess.CompletedProcess(command, main(command[3:]))
+    return main(command[3:])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ def tried(settings: list[str], no_curves: None, tmp_path_factory: pytest.TempPat
     """Return the folder of two networks' trials."""
     out = tmp_path_factory.mktemp("trials") / "both"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "subprocess", SimpleNamespace(run=in_this_process))
+        patch.setattr(choosing, "_status", in_this_process)
         patch.setattr(choosing, "SIDE", 64)
         patch.setattr(choosing, "ROUNDS", 1)
         assert run_trials(["unetpp", "unet"], settings, out) == out / "results.json"
@@ -168,7 +167,7 @@ def test_what_is_done_is_not_trained_again(
 ) -> None:
     before = (tried / "results.json").read_bytes()
     (tried / "results.json").unlink()
-    monkeypatch.setattr(choosing.subprocess, "run", lambda *_, **__: pytest.fail("a network was trained again"))
+    monkeypatch.setattr(choosing, "_status", lambda *_: pytest.fail("a network was trained again"))
     run_trials("unet", settings, tried)  # the file holds all that are done, whoever is asked for
     assert (tried / "results.json").read_bytes() == before
     assert capsys.readouterr().out == ""
@@ -294,7 +293,7 @@ def test_own_parts_are_tried(
     """What reaches the process that trains, where it is one of its own, is looked at below."""
     __import__("own_parts")
     if not apart:
-        monkeypatch.setattr(choosing, "subprocess", SimpleNamespace(run=in_this_process))
+        monkeypatch.setattr(choosing, "_status", in_this_process)
     given = once(*settings, "--epochs", "1", "--loss", "tried_loss + dice")
     (one,) = read_trials(run_trials("tried", given, tmp_path / "out"))
     assert (one.name, one.config.decoder, len(one.curve)) == ("tried", "tried", 1)
@@ -305,13 +304,11 @@ def test_modules_reach_the_process_that_trains(
 ) -> None:
     calls = []
     monkeypatch.setattr(choosing, "_trial", lambda folder, name, _: folder.mkdir() or trial(name, [(1, 0.5)]))
-    monkeypatch.setattr(
-        choosing.subprocess, "run", lambda words, **more: calls.append((words, more)) or SimpleNamespace(returncode=0)
-    )
+    monkeypatch.setattr(choosing, "_status", lambda words, environment: calls.append((words, environment)) or 0)
     run_trials(["unet", "tried"], settings, tmp_path / "out", imports=["other", "own_parts"])
-    for words, more in calls:
+    for words, environment in calls:
         assert [word for word in words if word.startswith("--import")] == ["--import=other", "--import=own_parts"]
-        assert str(parts) in more["env"]["PYTHONPATH"].split(os.pathsep)
+        assert str(parts) in environment["PYTHONPATH"].split(os.pathsep)
     assert len(calls) == 2
 
 
@@ -365,7 +362,7 @@ def test_unknown_names_are_refused(settings: list[str], tmp_path: Path) -> None:
 def test_a_training_that_fails_says_why_and_leaves_no_record(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "subprocess", SimpleNamespace(run=in_this_process))
+    monkeypatch.setattr(choosing, "_status", in_this_process)
     with pytest.raises(TrainingError, match=r"unet: .*training.*status 2\b"):
         run_trials("unet", ["--data", str(tmp_path / "nothing")], tmp_path / "out")
     assert "nothing" in capfd.readouterr().err
@@ -396,6 +393,24 @@ def test_who_ends_the_trials_ends_the_training(
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text(encoding="utf-8")), 0)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for the training")
+def test_a_training_that_is_just_being_started_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes when the process runs, but nobody has been given it yet."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Started(subprocess.Popen):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(choosing.subprocess, "Popen", Started)
+    with pytest.raises(SystemExit) as caught:
+        choosing._status(["sleep", "100"], {**os.environ})
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 # The table

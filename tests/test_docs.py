@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -226,11 +225,11 @@ def lighten(monkeypatch: pytest.MonkeyPatch) -> None:
     What has no faults is checked on the plain encoder, and no run paints its curves; the commands below do.
     """
 
-    def train(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def train(command: list[str], _: Any) -> int:
         assert command[:3] == [sys.executable, "-m", "unetzoo"]
-        return subprocess.CompletedProcess(command, main(command[3:]))
+        return main(command[3:])
 
-    monkeypatch.setattr(choosing, "subprocess", SimpleNamespace(run=train))
+    monkeypatch.setattr(choosing, "_status", train)
     monkeypatch.setattr(reporting.History, "_write_curves", lambda *_: None)
     for room in (_decoders, _encoders):
 

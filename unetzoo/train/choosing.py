@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -146,24 +146,52 @@ def _train(folder: Path, name: str, arguments: Sequence[str], modules: Sequence[
         given = ["--resume", str(folder), *(flag for flag in ("--quiet", "--json") if flag in arguments)]
     given += [f"--import={module}" for module in modules]
     command, environment = [sys.executable, "-m", "unetzoo", "train", *given], plugins.environment_with(modules)
-    with _ended_together():
-        done = subprocess.run(command, check=False, env=environment)
-    if done.returncode != 0:
+    status = _status(command, environment)
+    if status != 0:
         raise TrainingError(
-            f"{name}: the training failed with exit status {done.returncode}, for the reason above; fix it, and make "
+            f"{name}: the training failed with exit status {status}, for the reason above; fix it, and make "
             "the same call to continue"
         )
 
 
+def _status(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command, and return its exit status."""
+    with _ended_together() as started, subprocess.Popen(command, env=environment) as training:
+        try:
+            started()
+            training.communicate()
+        except BaseException:
+            training.kill()
+            raise
+    return training.returncode
+
+
 @contextlib.contextmanager
-def _ended_together() -> Iterator[None]:
-    """Let SIGTERM end the training too, as Ctrl-C does: if left running, it would write where the next call writes."""
+def _ended_together() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM end the training too, as Ctrl-C does: if left running, it would write where the next call writes.
+
+    A signal that comes while the process is being started waits for the call of what is yielded: until then, nobody
+    knows the process that has to be ended.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    asked: list[int] = []
+    known: list[bool] = []
+
+    def ended(number: int, _: object) -> None:
+        asked.append(number)
+        if known:
+            sys.exit(128 + number)
+
+    def started() -> None:
+        known.append(True)
+        if asked:
+            sys.exit(128 + asked[0])
+
+    before = signal.signal(signal.SIGTERM, ended)
     try:
-        yield
+        yield started
     finally:
         signal.signal(signal.SIGTERM, before)
 
