@@ -131,11 +131,16 @@ def test_masks_and_label_images_say_the_microns_of_the_image(
     for inner in (folder / "cells").iterdir():
         inner.unlink()
     where = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
-    tifffile.imwrite(folder / "cells" / "a.tif", scene(3), photometric="rgb", tile=(16, 16), **where)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 if by_rows else 10**6)
     command = ["predict", str(folder / "m.safetensors"), str(folder / "cells"), "--out", str(folder / "masks")]
-    for said, (across, down) in (([], (20_000, 40_000)), (["--mpp-stored", "2", "--overwrite"], (5_000, 5_000))):
-        assert main([*command, "--write", "labels", *said]) == 0
+    said = ["--mpp-stored", "2", "--overwrite"]
+    for stated, more, (across, down) in (
+        (where, [], (20_000, 40_000)),
+        (where, said, (20_000, 40_000)),
+        ({}, said, (5_000, 5_000)),
+    ):
+        tifffile.imwrite(folder / "cells" / "a.tif", scene(3), photometric="rgb", tile=(16, 16), **stated)
+        assert main([*command, "--write", "labels", *more]) == 0
         for path in (folder / "masks" / "a.tif", folder / "masks" / "labels" / "a.tif"):
             with tifffile.TiffFile(path) as file:
                 tags = file.pages.first.tags
@@ -145,8 +150,8 @@ def test_masks_and_label_images_say_the_microns_of_the_image(
                 assert tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
 
 
-def test_microns_are_those_of_the_file_or_as_said(folder: Path) -> None:
-    """An OME-TIFF says it; of the others nothing does, unless the command does."""
+def test_microns_are_those_of_the_file_or_as_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An OME-TIFF says it, and is right; of the others nothing does, unless the command does."""
     cells = folder / "cells"
     said = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 500}
     said |= {"PhysicalSizeYUnit": "nm"}
@@ -162,7 +167,10 @@ def test_microns_are_those_of_the_file_or_as_said(folder: Path) -> None:
     command = ["predict", str(folder / "m.safetensors"), str(cells), "--out", str(folder / "masks")]
     assert main([*command, "--table", str(folder / "objects.csv"), "--mpp-stored", "2"]) == 0
     rows = rows_of(folder / "objects.csv")
-    assert {float(row["perimeter_um"]) / float(row["perimeter"]) for row in rows} == {2.0}
+    for row in rows:
+        assert float(row["perimeter_um"]) / float(row["perimeter"]) == (0.5 if row["image"].startswith("3") else 2)
+    warning = r"^3\.ome\.tif is .* 0\.5 µm, not of --mpp-stored 2: what the file says is used"
+    assert len(re.findall(warning, capsys.readouterr().err, re.MULTILINE)) == 1
     data = folder / "data"
     for name in ("images", "masks"):
         (data / name).mkdir(parents=True)
@@ -172,6 +180,9 @@ def test_microns_are_those_of_the_file_or_as_said(folder: Path) -> None:
     assert [float(row["area_um2"]) * 4 for row in rows_of(folder / "judged.csv")] == [
         float(row["area"]) for row in rows if row["image"].startswith("3")
     ]
+    capsys.readouterr()
+    assert predict(folder, "--mpp-stored", "2", "--overwrite") == 0
+    assert len(re.findall(warning, capsys.readouterr().err, re.MULTILINE)) == 1
 
 
 def test_the_guide_describes_every_column() -> None:
@@ -296,6 +307,29 @@ def test_evaluate_writes_the_same_table(folder: Path, tmp_path: Path) -> None:
         Image.fromarray(scene(k)).save(data / "images" / f"{k}.png")
         Image.fromarray(np.uint8(scene(k)[..., 0] > 0) * 255).save(data / "masks" / f"{k}.png")
     found = evaluate(Predictor(white()), data, objects=True, table=tmp_path / "new" / "judged.csv")
-    rows = rows_of(tmp_path / "new" / "judged.csv")
-    assert [{**row, "image": f"{row['image']}.png"} for row in rows] == rows_of(folder / "objects.csv")
+    assert rows_of(tmp_path / "new" / "judged.csv") == rows_of(folder / "objects.csv")
     assert (found.objects.true, found.objects.met) == (9, 9)
+
+
+def test_evaluate_takes_the_size_of_a_pixel_as_predict_does(folder: Path) -> None:
+    """PNGs state none; an OME-TIFF does, and planes of a stack are named as their masks are."""
+    data = folder / "data"
+    for name in ("images", "masks"):
+        (data / name / "plate").mkdir(parents=True)
+    stack = np.stack([scene(k)[..., 0] for k in range(2)])
+    for name, pixels, said in (
+        ("a", stack[:1], {}),
+        ("b", stack, {"resolution": (20_000, 20_000), "resolutionunit": 3}),
+    ):
+        tifffile.imwrite(data / "images" / "plate" / f"{name}.tif", pixels, photometric="minisblack", **said)
+        tifffile.imwrite(data / "masks" / "plate" / f"{name}.tif", np.uint8(pixels > 0) * 255, photometric="minisblack")
+    tables = [folder / name for name in ("judged.csv", "objects.csv")]
+    more = ["--planes", "split", "--mpp-stored", "2", "--table"]
+    assert main(["evaluate", str(folder / "m.safetensors"), "--data", str(data), *more, str(tables[0])]) == 0
+    command = ["predict", str(folder / "m.safetensors"), str(data), "--out", str(folder / "masks")]
+    assert main([*command, *more, str(tables[1])]) == 0
+    judged, predicted = map(rows_of, tables)
+    assert judged == predicted
+    assert {row["image"] for row in judged} == {"plate/a.tif", "plate/b_0.tif", "plate/b_1.tif"}
+    for row in judged:
+        assert float(row["area_um2"]) / float(row["area"]) == (4 if "a.tif" in row["image"] else 0.25)

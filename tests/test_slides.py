@@ -789,3 +789,36 @@ def test_memory_does_not_grow_with_the_slide(model: Path, tmp_path: Path) -> Non
         with tifffile.TiffFile(out / f"{side}.tif") as file:
             assert file.pages[0].shape == (side // 2, side // 2)
     assert peaks[40_000] < 1.3 * peaks[10_000]
+
+
+def test_the_size_in_the_file_comes_before_the_one_that_is_given(
+    slide: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Level 0 has 0.25 µm by its file, whatever is given; only a difference is worth a warning."""
+    with SlideRows(Slide(slide, mpp=0.5)) as rows:
+        size = rows.height, rows.width
+    for given, warnings in ((0.25, 0), (1.0, 1)):
+        caplog.clear()
+        with SlideRows(Slide(slide, mpp=0.5, mpp_stored=given)) as rows:
+            assert (rows.height, rows.width, rows.mpp) == (*size, (0.5, 0.5))
+        assert [record.getMessage().startswith("a.svs is ") for record in caplog.records] == [True] * warnings
+    assert "0.25 µm, not of mpp_stored=1:" in caplog.text
+
+
+def test_a_resolution_for_images_that_are_no_slides(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused at once, with what was meant."""
+    for k in range(3):
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / f"{k}.png")
+    command = ["predict", str(model), str(tmp_path), "--out", str(tmp_path / "out")]
+    for more, fix in (
+        (["--mpp", "0.5"], "2 others are no slides, .*give --mpp-stored 0.5 instead"),
+        (["--mpp", "0.5", "--mpp-stored", "0.3"], "give --mpp-stored 0.3 instead"),
+        (["--level", "0"], "leave --level 0 out"),
+    ):
+        assert main([*command, *more]) == 2
+        assert re.search(fix, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="no slide, and give mpp_stored=…"):
+        SlideRows(Slide(tmp_path / "0.png", mpp=0.5))

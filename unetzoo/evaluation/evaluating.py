@@ -38,7 +38,9 @@ from unetzoo.objects.separating import check_separable
 from unetzoo.objects.table import Columns, check_table, table as measured, table_file
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.inputs import as_image
+from unetzoo.prediction.jobs import suffix_of
 from unetzoo.prediction.networks import Model, listed
+from unetzoo.prediction.pixel_size import size_of
 from unetzoo.prediction.remarks import told_together
 from unetzoo.printing import aligned, printable
 from unetzoo.slides import microns_in
@@ -170,7 +172,8 @@ def evaluate(
         slides: how to read slides, arguments of ``unetzoo.Slide`` such as ``{"mpp": 0.5}``; with "mpp" or "level", all
             images are read as slides. A CSV file lists them with their masks: a .tif of the size at which the slide is
             read, or a .geojson of polygons in pixels of level 0. They are segmented and compared by rows, without
-            ``objects``, ``table`` and the boundary F-score, which is then left out for all images.
+            ``objects``, ``table`` and the boundary F-score, which is then left out for all images. Of other images
+            "mpp_stored" is the size of a pixel for ``table``, if the file does not state it.
         monitor: the score by which images are sorted, worst first, such as "iou", "recall", "dice/rim" or "object_pq".
             None: the score that chose the best epoch of the models' runs, else Dice, or "object_ap_50" with
             ``objects``.
@@ -187,7 +190,7 @@ def evaluate(
     """
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
-    given |= {"masks": masks}
+    given["masks"] = masks
     predictor = predictor_of(model)
     _check_needs(objects, predictor.split, table)
     config = predictor.config
@@ -201,16 +204,14 @@ def evaluate(
     matches, how = defaultdict[str, ObjectScores](ObjectScores), set[str]()
     rows: list[dict[str, str | float | None]] = []
     with contextlib.ExitStack() as files:
-        keep = None
-        if table is not None:
-            keep = files.enter_context(table_file(table, config.in_channels, microns=_says_microns(dataset)))
+        keep = None if table is None else files.enter_context(_table_in(table, dataset, config, asked.mpp_stored))
         for i in shown(range(len(dataset)), progress):
             sample = dataset.samples[i]
             kind, slide = sample.kind, asked.of(sample)
             if slide is not None:
                 row, tiles[i] = judged(predictor, slide, sample, dataset.labels, metrics[kind])
             else:
-                row, told, met = _judged_image(predictor, dataset, i, metrics[kind], objects, keep)
+                row, told, met = _judged_image(predictor, dataset, i, metrics[kind], objects, keep, asked.mpp_stored)
                 how |= told
                 matches[kind] += met
             rows.append({"name": sample.name, **({"kind": kind} if kind else {}), **row})
@@ -232,6 +233,7 @@ def _judged_image(
     metrics: SegmentationMetrics,
     objects: bool,
     keep: Callable[[str, Columns], None] | None,
+    given: float | None,
 ) -> tuple[dict[str, float | None], set[str], ObjectScores]:
     """Score an image: return its scores, how its true objects are told apart, and its object scores."""
     item, sample = dataset[i], dataset.samples[i]
@@ -246,13 +248,23 @@ def _judged_image(
         row |= met.row()
     if keep is not None:
         pixels = images.own_channels(image.image, predictor.config.in_channels, image.alpha)
-        keep(sample.name, measured(said.instances(), pixels, class_names=names, mpp=image.mpp))
+        mpp = size_of(sample.image.name, image.mpp, given)
+        keep(_file_name(sample), measured(said.instances(), pixels, class_names=names, mpp=mpp))
     return row, how, met
 
 
-def _says_microns(dataset: SegmentationDataset) -> bool:
-    """Return whether the file of an image says how large its pixels are."""
-    return any(microns_in(sample.files[0]) for sample in dataset.samples)
+def _file_name(sample: Sample) -> str:
+    """Return the name of an image in tables of objects, as 'unetzoo predict' has it: with the file's ending."""
+    number = f"_{sample.name[len(sample.stack) + 1 : -1]}" if isinstance(sample.planes, int) else ""
+    return f"{sample.stack}{number}{suffix_of(sample.image)}"
+
+
+def _table_in(
+    path: str | os.PathLike[str], dataset: SegmentationDataset, config: ModelConfig, given: float | None
+) -> contextlib.AbstractContextManager[Callable[[str, Columns], None]]:
+    """Begin a table, with columns in µm if the size of pixels was given, or the file of an image states it."""
+    sized = given is not None or any(microns_in(sample.files[0]) for sample in dataset.samples)
+    return table_file(path, config.in_channels, microns=sized)
 
 
 def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | None) -> None:

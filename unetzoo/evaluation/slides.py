@@ -53,6 +53,12 @@ class Slides:
         object.__setattr__(self, "asked", {key: value for key, value in self.asked.items() if value is not None})
         Slide("", **self.asked)
 
+    @property
+    def mpp_stored(self) -> float | None:
+        """µm per pixel of images whose files do not state it; None if it was not given."""
+        given = self.asked.get("mpp_stored")
+        return None if given is None else float(given)
+
     def of(self, sample: Sample) -> Slide | None:
         """Return the slide of a sample; None if it is not a slide."""
         known = is_slide(sample.image) or bool({"mpp", "level"} & {*self.asked})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import json
 from collections import deque
@@ -34,6 +35,7 @@ from unetzoo.prediction.outputs import (
     mask_paths,
 )
 from unetzoo.prediction.overlay_by_rows import shrinking
+from unetzoo.prediction.pixel_size import size_of
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, shows_objects, write_masks
@@ -193,7 +195,8 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
     """Give each job with the future of its image, and start reading a few images ahead."""
     waiting: deque[tuple[Job, Future[tuple[Rows, Mark]]]] = deque()
     for job in jobs:
-        waiting.append((job, readers.submit(_read, job)))
+        # In a copy of the context, where the remarks on all images are collected.
+        waiting.append((job, readers.submit(contextvars.copy_context().run, _read, job)))
         if len(waiting) > READ_AHEAD:
             yield waiting.popleft()
     yield from waiting
@@ -206,7 +209,7 @@ def _read(job: Job) -> tuple[Rows, Mark]:
         return rows, rows.mark
     mark = Mark.of(job.source)
     image = as_image(job.source, job.planes)
-    image.mpp = image.mpp if job.mpp is None else (job.mpp, job.mpp)
+    image.mpp = size_of(image.name, image.mpp, job.mpp)
     return image, mark
 
 

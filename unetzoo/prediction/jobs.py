@@ -14,10 +14,12 @@ from unetzoo.files.absent import absent
 from unetzoo.images import IMAGE_SUFFIXES, is_image
 from unetzoo.prediction.opened import OpenedRows
 from unetzoo.prediction.outputs import RECORD, Job
+from unetzoo.prediction.pixel_size import size_of
 from unetzoo.prediction.slides import SlideRows, microns_of
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, count_planes, is_big
+from unetzoo.printing import counted
 from unetzoo.saving.records import model_in
-from unetzoo.slides import SLIDES, Slide, is_pyramid, is_slide, microns_in
+from unetzoo.slides import SLIDES, Slide, can_be_slide, is_pyramid, is_slide, microns_in
 
 
 def find_jobs(
@@ -38,12 +40,13 @@ def find_jobs(
     separate image, and the number follows the name of its mask: "a_0.tif", "a_1.tif".
 
     ``slides`` has arguments of :class:`unetzoo.slides.Slide`. With "mpp" or "level" among them, all images are read as
-    slides; without, only files that are slides by name or content. For other images, "mpp_stored" is the size of a
-    pixel.
+    slides; without, only files that are slides by name or content. For other images too, "mpp_stored" is the size of a
+    pixel if the file does not state it.
 
     Raises:
         ConfigError: an argument for slides is wrong.
-        InputError: a file or folder does not exist, or no images were found.
+        InputError: a file or folder does not exist, no images were found, or none is the slide that "mpp" or "level"
+            is for.
     """
     found: list[tuple[Path, Path]] = []
     problems = []
@@ -71,13 +74,15 @@ def find_jobs(
     asked = {key: value for key, value in (slides or {}).items() if value is not None}
     as_slides = bool({"mpp", "level"} & set(asked))
     Slide("", **asked)  # or an error, before any work
-    stems = [name.as_posix().removesuffix(_suffix(name)) for _, name in kept]
+    if as_slides and not any(can_be_slide(path) for path, _ in kept):
+        raise InputError(_no_slides(kept[0][0], len(kept) - 1, asked))
+    stems = [name.as_posix().removesuffix(suffix_of(name)) for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
     return [
         Job(
             path,
             f"{name.as_posix() if stem in twice else stem}{number}{_ending(path)}",
-            f"{stem}{number}{_suffix(name)}",
+            f"{stem}{number}{suffix_of(name)}",
             part,
             Slide(path, **asked) if as_slides or is_slide(path) or is_pyramid(path) else None,
             asked.get("mpp_stored"),
@@ -85,6 +90,18 @@ def find_jobs(
         for (path, name), stem in zip(kept, stems, strict=True)
         for part, number in _planes(path, planes)
     ]
+
+
+def _no_slides(first: Path, more: int, asked: Mapping[str, Any]) -> str:
+    """Return the message about images that are to be read as slides, where none is a slide."""
+    named = f"{str(first)!r} is no slide" if not more else f"{str(first)!r} and {counted(more, 'other')} are no slides"
+    if "mpp" not in asked:
+        return f"{named}: leave level={asked['level']} out"
+    size = asked.get("mpp_stored") or asked["mpp"]
+    return (
+        f"{named}, and mpp={asked['mpp']:g} is the resolution at which slides are read: give mpp_stored={size:g} "
+        "instead, the size of the pixels of an image that is no slide"
+    )
 
 
 def is_by_rows(job: Job) -> bool:
@@ -102,7 +119,7 @@ def opened(job: Job) -> OpenedRows:
     if job.slide is not None:
         return SlideRows(job.slide, job.planes)
     rows = StoredRows(job.source, job.planes)
-    rows.mpp = rows.mpp if job.mpp is None else (job.mpp, job.mpp)
+    rows.mpp = size_of(rows.name, rows.mpp, job.mpp)
     return rows
 
 
@@ -115,7 +132,7 @@ def microns(job: Job) -> tuple[float, float] | None:
     """
     if job.slide is not None:
         return microns_of(job.slide, job.planes)
-    return microns_in(job.source) if job.mpp is None else (job.mpp, job.mpp)
+    return size_of(job.source.name, microns_in(job.source), job.mpp)
 
 
 def _planes(path: Path, planes: str | None) -> list[tuple[str | int | None, str]]:
@@ -162,7 +179,7 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
         yield from (here / name for name in sorted((*files, *arrays)))
 
 
-def _suffix(name: Path) -> str:
+def suffix_of(name: Path) -> str:
     """Return an image's ending, with its dot; the ending of compressed NIfTI has two."""
     return name.name[-7:] if name.name.lower().endswith(".nii.gz") else name.suffix
 

@@ -37,7 +37,7 @@ class Job:
         image: path of the image in the folder that was given, with / and its ending.
         planes: which planes of its file are meant, as in ``unetzoo.images.read_image``.
         slide: how to read it, if it is a slide.
-        mpp: µm per pixel, if given for an image that is not a slide.
+        mpp: µm per pixel, given for images whose files do not state it.
     """
 
     source: Path

@@ -1,4 +1,4 @@
-"""Remarks about an image's values: it looks nearly black to a network, has another type, or is uniform."""
+"""Remarks about an image: it looks nearly black to a network, has another type, is uniform, or states another size."""
 
 from __future__ import annotations
 
@@ -68,7 +68,22 @@ class Flat:
     mapped: bool = False
 
 
-Remark = Dark | Unlike | Flat
+@dataclass(frozen=True)
+class OtherSize:
+    """An image whose file states another size of its pixels than the one that was given.
+
+    Attributes:
+        name: name of the image's file, or None.
+        stated: µm per pixel in the file, down and across.
+        given: µm per pixel that were given, for files that state none.
+    """
+
+    name: str | None
+    stated: tuple[float, float]
+    given: float
+
+
+Remark = Dark | Unlike | Flat | OtherSize
 
 
 class ScaleError(InputError):
@@ -169,7 +184,16 @@ def said(
             f"{_who(mapped, one, many)} all black or all white with the given range of values: there is nothing to "
             f"segment, and the mask is meaningless; {range_fix or fix}"
         )
-    return sentences
+    return sentences + _sizes_said([remark for remark in found if isinstance(remark, OtherSize)], one, many)
+
+
+def _sizes_said(found: Sequence[OtherSize], one: str, many: str) -> list[str]:
+    if not found:
+        return []
+    down, across = found[0].stated
+    size = f"{across:g}" if down == across else f"{across:g} × {down:g}"
+    said = f"{_who(found, one, many)} stored with pixels of {size} µm, not of mpp_stored={found[0].given:g}"
+    return [f"{said}: what the file says is used; the given size is for files that state none"]
 
 
 def _who(found: Sequence[Remark], one: str, many: str) -> str:

@@ -15,6 +15,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import explained
 from unetzoo.prediction.inputs import LoadedImage
 from unetzoo.prediction.opened import OpenedRows
+from unetzoo.prediction.pixel_size import size_of
 from unetzoo.slides import Levels, Slide, Tissue, is_pyramid, open_slide, resampled, side_of, taps, tissue_in
 from unetzoo.slides.tissue import CELL
 
@@ -44,6 +45,7 @@ class SlideRows(OpenedRows):
     def _begin(self) -> None:
         levels = open_slide(self.path, self.planes, self._open)
         chosen = levels.chosen(self.slide)
+        size_of(self.path.name, levels.mpp, self.slide.mpp_stored)  # warns if they differ
         self._levels = levels
         self._image = _Scaled(levels, chosen.level, chosen.steps)
         self.height, self.width = self._image.height, self._image.width
@@ -132,7 +134,9 @@ def microns_of(slide: Slide, planes: str | int | None = None) -> tuple[float, fl
         InputError: it cannot be read in this way.
     """
     with contextlib.ExitStack() as keeping, explained(slide.path):
-        return open_slide(Path(slide.path), planes, keeping).chosen(slide).mpp
+        levels = open_slide(Path(slide.path), planes, keeping)
+        size_of(Path(slide.path).name, levels.mpp, slide.mpp_stored)
+        return levels.chosen(slide).mpp
 
 
 def known(source: Any) -> Any:

@@ -30,7 +30,7 @@ class Slide:
         path: of the file: .svs, .ndpi, .scn, .mrxs, .bif and others of OpenSlide; or a TIFF, including OME-TIFF.
         mpp: µm a pixel. The nearest finer level is read, and resampled to this.
         level: the number of a stored level; 0 is the finest. One of ``mpp`` and ``level`` is needed.
-        mpp_stored: µm a pixel of level 0, if the file does not say it, or is wrong.
+        mpp_stored: µm a pixel of level 0, if the file does not say it; what the file says comes first.
         background: "skip": tiles without tissue are not computed, and pixels outside tissue are 0, see
             ``unetzoo.slides.Tissue``; "keep": everything is computed, as always for images that are not 8-bit RGB.
 

@@ -78,7 +78,8 @@ class Levels(ABC):
         Raises:
             InputError: the file does not say what is needed, or has no such level; the message says what it has.
         """
-        stored = self.mpp if slide.mpp_stored is None else (float(slide.mpp_stored),) * 2
+        given = None if slide.mpp_stored is None else (float(slide.mpp_stored),) * 2
+        stored = given if self.mpp is None else self.mpp
         said = f"{str(slide.path)!r} has {self.described(stored)}"
         if slide.level is not None:
             if slide.level >= len(self.levels):

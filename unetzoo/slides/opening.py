@@ -28,5 +28,16 @@ def open_slide(path: Path, planes: str | int | None, keeping: contextlib.ExitSta
             raise InputError(f"{str(path)!r} is a slide with one plane: leave planes={planes!r} out")
         return OpenSlideLevels(path, keeping)
     if not ifd.is_tiff(path):
-        raise InputError(f"{str(path)!r} is not a slide: {', '.join(SLIDES)}, .tif and .tiff are read as slides")
+        raise InputError(
+            f"{str(path)!r} is not a slide: {', '.join(SLIDES)}, .tif and .tiff are read as slides; leave mpp=… and "
+            "level=… out for an image that is no slide, and give mpp_stored=…, the size of its pixels"
+        )
     return TiffLevels(path, planes, keeping)
+
+
+def can_be_slide(path: Path) -> bool:
+    """Return whether a file can be opened as a slide, by its name or its first bytes."""
+    try:
+        return path.is_file() and (path.suffix.lower() in BY_OPENSLIDE or ifd.is_tiff(path))
+    except OSError:  # reading it will report why
+        return True
