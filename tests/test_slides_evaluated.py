@@ -226,17 +226,41 @@ def test_a_data_set_says_which_level_of_its_pyramids_it_reads(image: np.ndarray,
         for step in (1, 2):
             writer.write(smaller(image, step), tile=(64, 64), photometric="rgb", metadata=None, extratags=on_a_map)
     assert checked() == []
-    ome(inner / "a.tif", image, 0.25)
-    (said,) = checked()
-    assert said.startswith("1 image is a pyramid of several sizes, 'a' first: level 0, the finest, is read, ")
-    assert "500 × 400 pixels, 0.25 µm a pixel" in said
-    ome(inner / "b.tif", image, 0.5)
-    with tifffile.TiffWriter(inner / "c.tif") as writer:
-        for step in (1, 4):
-            writer.write(smaller(image, step), tile=(64, 64), photometric="rgb", metadata=None)
-    (said,) = checked()
-    assert said.startswith("3 images are pyramids")
-    assert "0.25 to 0.5 µm a pixel, unknown of 1" in said
+    for count, name in enumerate("ac", 1):
+        with tifffile.TiffWriter(inner / f"{name}.tif") as writer:
+            for step in (1, 4):
+                writer.write(smaller(image, step), tile=(64, 64), photometric="rgb", metadata=None)
+        (said,) = checked()
+        many = "1 image is a pyramid" if count == 1 else "2 images are pyramids"
+        assert said.startswith(f"{many} of several sizes, 'a' first: level 0, the finest, is read, 500 × 400 pixels, ")
+
+
+def test_a_tiff_that_is_a_slide_is_refused_wherever_a_slide_is(folder: Path, image: np.ndarray, capsys: Any) -> None:
+    """Prediction refused it; evaluation, training and the check of data read its finest level without a word."""
+    (folder / "d" / "images").mkdir(parents=True)
+    (folder / "d" / "masks").mkdir()
+    ome(folder / "d" / "images" / "s.tif", image, 0.25)
+    tifffile.imwrite(folder / "d" / "masks" / "s.tif", np.uint8(image[..., 1] < 120) * 255)
+    source, model = listed(folder, "d/masks/s.tif", "d/images/s.tif"), str(folder / "m.safetensors")
+    said = []
+    for command in (
+        ["evaluate", model, "--data", str(source)],
+        ["predict", model, str(folder / "d" / "images" / "s.tif"), "--out", str(folder / "o")],
+    ):
+        assert main(command) == (2 if command[0] == "evaluate" else 1)  # of an image of several
+        said.append(capsys.readouterr().err.partition("has level 0")[2].strip())
+    assert "which is meant? Give --mpp" in said[0]
+    assert said[0] == said[1]
+    assert main(["evaluate", model, "--data", str(source), "--level", "0"]) == 0
+    capsys.readouterr()
+    for command in (
+        ["data", "check", str(folder / "d")],
+        ["train", "--model", "unet", "--data", str(folder / "d"), "--out", str(folder / "run")],
+    ):
+        assert main(command) == 2
+        captured = capsys.readouterr()
+        assert "s.tif': that is a slide" in captured.out + captured.err
+    assert not (folder / "run").exists()
 
 
 def test_parts_of_an_image_count_as_the_whole() -> None:

@@ -16,7 +16,7 @@ from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
 from unetzoo.errors import InputError
-from unetzoo.slides import microns_in, smaller_copies
+from unetzoo.slides import is_slide, smaller_copies
 
 VALUES = 2**18
 """Pixels of each channel that are kept for histograms, from all images together; at least 16 per image."""
@@ -82,7 +82,6 @@ class Findings:
     nodata: int = 0  # pixels
     partly: int = 0  # pixels in which only some bands are missing
     copies: int = 0  # smaller copies of the image in the file of a pyramid
-    mpp: tuple[float, float] | None = None  # of a pyramid's finest level, µm down and across
 
 
 def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings:
@@ -100,8 +99,7 @@ def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings
         image, missing = raster.pixels, raster.missing
         found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
         found.planes = 1 if sample.planes is None else images.planes_of(sample.image).count
-        found.copies = smaller_copies(sample.image)
-        found.mpp = microns_in(sample.image) if found.copies else None
+        found.copies = 0 if is_slide(sample.image) else smaller_copies(sample.image)
         dead = not sample.channels and images.has_dead_alpha(image)
         image = image[:-1] if dead else image
         found.channels, found.alpha = image.shape[0], raster.alpha and not dead

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -202,24 +201,17 @@ def _nodata(found: Sequence[Findings]) -> list[str]:
 
 
 def _pyramids(found: Sequence[Findings]) -> list[str]:
-    """Return a warning of image pyramids, and which level is read."""
+    """Return a warning of image pyramids, and which level is read; those with µm a pixel are slides, and refused."""
     of = {one.sample.image: one for one in found if one.copies and one.size is not None}
     if not of:
         return []
     sizes = sorted({one.size for one in of.values() if one.size is not None})
     height, width = sizes[-1]
     pixels = f"{width:,} × {height:,} pixels" if len(sizes) == 1 else f"of up to {width:,} × {height:,} pixels"
-    known = sorted({round(math.sqrt(one.mpp[0] * one.mpp[1]), 4) for one in of.values() if one.mpp is not None})
-    scale = f"{known[0]:g}" if len(known) < 2 else f"{known[0]:g} to {known[-1]:g}"
-    unknown = sum(one.mpp is None for one in of.values())
-    if not known:
-        scale = "of an unknown size in µm"
-    else:
-        scale += " µm a pixel" + (f", unknown of {unknown}" if unknown else "")
     who = f"{len(of)} images are pyramids" if len(of) > 1 else "1 image is a pyramid"
     said = (
         f"{who} of several sizes, {min(one.sample.name for one in of.values())!r} first: level 0, the finest, is read, "
-        f"{pixels}, {scale}, and a model that is trained on it learns objects at that size; to train on a coarser "
+        f"{pixels}, and a model that is trained on it learns objects at that size; to train on a coarser "
         "level, save that level of image and mask as separate files"
     )
     return [said]

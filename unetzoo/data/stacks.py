@@ -11,12 +11,12 @@ from unetzoo.data.listing import NO_IMAGE, Listing, Sample, Source
 from unetzoo.data.understanding import list_files
 from unetzoo.errors import InputError
 from unetzoo.printing import some_of
-from unetzoo.slides import is_slide
+from unetzoo.slides import has_slide_suffix, is_slide
 
 SLIDES_FIX = (
     "which 'unetzoo predict' takes, and 'unetzoo evaluate' if a .csv file lists slides and their masks: a first line "
     "image,mask{example}. For everything else export regions at the resolution of the training, in QuPath with "
-    "File › Export images, and use these"
+    "File › Export images, as PNG or as TIFF without smaller copies, and use these"
 )
 """The fix for slides among the images of a data set."""
 
@@ -33,7 +33,7 @@ def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Lis
     With ``labels.planes="split"``, each plane of an image with several is a sample, whose name ends in its number,
     "a[0]", "a[1]" and so on; no other file is opened. A split never separates the planes of one file.
 
-    Slides, which are recognised by their names, are a problem of the listing unless ``slides`` is True: without a
+    Slides, see ``unetzoo.slides.is_slide``, are a problem of the listing unless ``slides`` is True: without a
     resolution or level, their finest level would be read, which is rarely intended.
 
     Raises:
@@ -41,9 +41,9 @@ def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Lis
     """
     found = with_planes(list_files(source, labels))
     of_slides = [] if slides else [sample.image for part in found.samples.values() for sample in part]
-    names = [str(path) for path in of_slides if is_slide(path)]
+    names = [str(path) for path in dict.fromkeys(of_slides) if is_slide(path)]
     # Next to a complete data set there may be anything.
-    alone = [name for name in found.leftovers if is_slide(name)] if found.problems else []
+    alone = [name for name in found.leftovers if has_slide_suffix(name)] if found.problems else []
     if not names + alone:
         return found
     # If a mask has no image, that is only because its image is a slide.

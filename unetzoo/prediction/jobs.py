@@ -19,7 +19,7 @@ from unetzoo.prediction.slides import SlideRows, microns_of
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, count_planes, is_big
 from unetzoo.printing import counted
 from unetzoo.saving.records import model_in
-from unetzoo.slides import SLIDES, Slide, can_be_slide, is_pyramid, is_slide, microns_in
+from unetzoo.slides import SLIDES, Slide, can_be_slide, has_slide_suffix, is_slide, microns_in
 
 
 def find_jobs(
@@ -84,7 +84,7 @@ def find_jobs(
             f"{name.as_posix() if stem in twice else stem}{number}{_ending(path)}",
             f"{stem}{number}{suffix_of(name)}",
             part,
-            Slide(path, **asked) if as_slides or is_slide(path) or is_pyramid(path) else None,
+            Slide(path, **asked) if as_slides or is_slide(path) else None,
             asked.get("mpp_stored"),
         )
         for (path, name), stem in zip(kept, stems, strict=True)
@@ -175,7 +175,7 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
         seen.add(real)
         arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
         folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
-        files = (name for name in names if (is_image(name) or is_slide(name)) and not name.startswith("."))
+        files = (name for name in names if (is_image(name) or has_slide_suffix(name)) and not name.startswith("."))
         yield from (here / name for name in sorted((*files, *arrays)))
 
 
@@ -187,7 +187,7 @@ def suffix_of(name: Path) -> str:
 def _ending(path: Path) -> str:
     """Return the ending of an image's mask: TIFF and zarr stay as they are, slides become TIFF, others PNG."""
     suffix = path.suffix.lower()
-    if is_slide(path):
+    if has_slide_suffix(path):
         return ".tif"
     return suffix if suffix in SUFFIXES else ".png"
 

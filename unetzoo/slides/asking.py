@@ -68,6 +68,6 @@ def is_microns(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and 1 / COARSEST <= value <= COARSEST
 
 
-def is_slide(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a slide by its name."""
+def has_slide_suffix(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a slide by its name; see ``unetzoo.slides.is_slide`` for the whole rule."""
     return Path(path).suffix.lower() in SLIDES

@@ -16,6 +16,7 @@ from unetzoo import extras
 from unetzoo.errors import InputError
 from unetzoo.images import TiffImage, ifd, joined, nodata, pages_of
 from unetzoo.images.ifd import Page
+from unetzoo.slides.asking import has_slide_suffix
 from unetzoo.slides.levels import LARGEST_BLOCK, Level, Levels, check_sides
 from unetzoo.slides.microns import ON_A_MAP, WANTED, microns_of
 
@@ -88,6 +89,11 @@ class TiffLevels(Levels):
         part = part[None] if part.ndim == 2 else part if self._axes[0] == "S" else part.transpose(2, 0, 1)
         image = torch.from_numpy(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("=")))
         return image.float() if image.is_floating_point() else image
+
+
+def is_slide(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a slide, by its name or by its contents: the one rule of every function and command."""
+    return has_slide_suffix(path) or is_pyramid(path)
 
 
 def is_pyramid(path: str | os.PathLike[str]) -> bool:
