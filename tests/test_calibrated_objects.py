@@ -177,7 +177,9 @@ def test_a_multi_class_model_finds_how_its_objects_are_split(
     assert judged.objects.to_dict()["object_ap_50"] == 1
     assert main(["predict", *command, str(tmp_path / "again"), "--threshold", str(out)]) == 0
     assert f"split {record['objects']['split']:g}" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="0 numbers for 1 class"):
+    with pytest.raises(
+        ConfigError, match="classes 'background', 'class_1', 'class_2', but this model has 'foreground'"
+    ):
         Predictor(unetzoo.create("unet", base_channels=4), threshold=out)
 
 
@@ -212,7 +214,10 @@ def test_real_nuclei_and_the_file_is_the_door(
     command = ["predict", "nuclei", str(tmp_path / "data/images"), "--out", str(tmp_path / "m"), "--write", "labels"]
     capsys.readouterr()
     assert main([*command, "--threshold", str(out)]) == 0
-    assert f"settings from {out}: split 1.25, smallest 7" in capsys.readouterr().err
+    assert (
+        f"settings from {out}: threshold {found.thresholds[0]:g}; split 1.25; smallest 7; tta none"
+        in capsys.readouterr().err
+    )
     for path in (tmp_path / "data/images").iterdir():
         labels = np.asarray(Image.open((tmp_path / "m/labels" / path.name).with_suffix(".tif")))
         assert (labels == read(path).instances().labels.numpy()).all()
@@ -248,7 +253,7 @@ def test_objects_that_say_nothing_are_refused_before_the_work(
 def test_files_of_before_and_broken_ones(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text('{"thresholds": [0.4]}', encoding="utf-8")
-    assert calibrated(path) == ([0.4], 0, 0.0, "none")
+    assert calibrated(path)[:4] == ([0.4], 0, 0.0, "none")
     path.write_text('{"thresholds": [0.4], "objects": {"split": -1, "smallest": 0}}', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"not a file that 'unetzoo calibrate' writes.*split=-1"):
         calibrated(path)

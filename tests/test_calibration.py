@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from PIL import Image
 
 import unetzoo
-from unetzoo import ConfigError, Predictor, WriteError, calibrate
+from unetzoo import ConfigError, Predictor, WriteError, calibrate, trained
 from unetzoo.cli import main
+from unetzoo.data.record import DataRecord
 from unetzoo.evaluation import evaluate
+from unetzoo.saving.records import read_saved
 
 
 def network(classes: int = 1, task: str = "binary", **options: object) -> unetzoo.SegmentationModel:
@@ -142,3 +145,123 @@ def test_an_average_is_calibrated(folder: Path, tmp_path: Path) -> None:
 def test_a_multi_class_model_has_no_threshold_to_find(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"multi-class .*likeliest class.*threshold"):
         calibrate(network(2, "multiclass"), folder)
+
+
+def of_nuclei(shared_data: Path, folder: Path, split: str, count: int) -> Path:
+    """Copy images, and masks, of a split of the trained model's own list to a folder of their own."""
+    record = DataRecord.read(trained.data_of("nuclei"))
+    for name in sorted(record.splits[split])[:count]:
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            shutil.copy(next((shared_data / "nuclei" / part).glob(f"{name}.*")), folder / part)
+    return folder
+
+
+def test_images_that_a_model_has_not_seen_are_all_used(folder: Path, tmp_path: Path) -> None:
+    """In a fresh split, the validation images are a tenth of them."""
+    unetzoo.save(network(), tmp_path / "m.safetensors")
+    found = calibrate(tmp_path / "m.safetensors", folder)
+    assert found.images == 10
+    assert str(found).endswith("from 10 images\n")
+    assert calibrate(tmp_path / "m.safetensors", folder, split="all") == found
+    assert calibrate(tmp_path / "m.safetensors", folder, seed=0).images == 1  # a split was asked for
+
+
+def test_of_splits_of_the_data_val_is_used_or_all_but_test(folder: Path, tmp_path: Path) -> None:
+    for k in range(10):
+        split = "test" if k < 3 else "val" if k < 5 else "train"
+        for part in ("images", "masks"):
+            (tmp_path / "own" / split / part).mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / part / f"{k}.png", tmp_path / "own" / split / part)
+    assert calibrate(network(), tmp_path / "own").images == 2
+    assert calibrate(network(), tmp_path / "own", split="all").images == 10
+    shutil.rmtree(tmp_path / "own/val")
+    assert calibrate(network(), tmp_path / "own").images == 5
+
+
+def test_few_images_are_said(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calibrate(network(), folder)
+    assert "little about others" not in caplog.text
+    calibrate(network(), folder, split="val")
+    assert "only 1 image of val of" in caplog.text
+    assert "split='all' for all 10" in caplog.text
+    caplog.clear()
+    for k in range(2, 10):
+        (folder / f"images/{k}.png").unlink()
+        (folder / f"masks/{k}.png").unlink()
+    calibrate(network(), folder)
+    assert "only 2 images of" in caplog.text
+    assert "split='all'" not in caplog.text
+
+
+def test_what_a_model_held_out_is_new_and_what_it_learned_from_is_not(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    new = of_nuclei(shared_data, tmp_path / "new", "test", 4)
+    total = len(DataRecord.read(trained.data_of("nuclei")).splits["test"])
+    out = tmp_path / "t.json"
+    assert main(["calibrate", "nuclei", "--data", str(new), "--out", str(out)]) == 0
+    assert "from 4 images" in capsys.readouterr().out
+    caplog.clear()
+    evaluate("nuclei", new, split="test")
+    assert f"{total - 4} of the {total} test images of nuclei are not in" in caplog.text
+    both = of_nuclei(shared_data, new, "train", 4)
+    of_nuclei(shared_data, new, "val", 3)
+    assert main(["calibrate", "nuclei", "--data", str(both), "--out", str(out)]) == 0
+    assert "from 3 images" in capsys.readouterr().out
+
+
+def test_a_file_of_other_classes_is_refused_and_of_other_weights_is_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in ("own", "other", "named")]
+    unetzoo.save(network(), paths[0])
+    unetzoo.save(unetzoo.create("unet", base_channels=4), paths[1])
+    unetzoo.save(unetzoo.create("unet", base_channels=4, class_names=("cell",)), paths[2])
+    out = tmp_path / "t.json"
+    assert main(["calibrate", str(paths[0]), "--data", str(folder), "--out", str(out)]) == 0
+    digest = read_saved(paths[0]).sha256
+    assert json.loads(out.read_text(encoding="utf-8"))["weights"] == [digest]
+
+    def asked(path: Path) -> list[str]:
+        return [
+            "predict",
+            str(path),
+            str(folder / "images"),
+            "--out",
+            str(tmp_path / path.stem),
+            "--threshold",
+            str(out),
+        ]
+
+    capsys.readouterr()
+    assert main(asked(paths[2])) == 2
+    assert re.search(
+        "--threshold .*classes 'foreground', but this model has 'cell'.*calibrate", capsys.readouterr().err
+    )
+    assert not (tmp_path / "named").exists()
+    assert main(["evaluate", str(paths[2]), "--data", str(folder), "--threshold", str(out)]) == 2
+    caplog.clear()
+    assert main(asked(paths[0])) == 0
+    assert "other weights" not in caplog.text
+    assert main(asked(paths[1])) == 0
+    assert caplog.text.count("other weights of the same classes") == 1
+    caplog.clear()
+    record = json.loads(out.read_text(encoding="utf-8"))
+    del record["weights"], record["classes"]  # as older files
+    out.write_text(json.dumps(record), encoding="utf-8")
+    assert Predictor(paths[2], threshold=out).thresholds == tuple(record["thresholds"])
+    assert not caplog.text
+
+
+def test_a_line_says_all_settings_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unetzoo.save(network(2, "multilabel", class_names=("a", "b")), tmp_path / "m.safetensors")
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "i.png")
+    out = tmp_path / "t.json"
+    objects = {"split": 1.25, "smallest": 7}
+    out.write_text(json.dumps({"thresholds": [0.2, 0.5], "objects": objects}), encoding="utf-8")
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "i.png"), "--out", str(tmp_path / "masks")]
+    assert main([*command, "--threshold", str(out)]) == 0
+    assert f"settings from {out}: threshold a 0.2, b 0.5; split 1.25; smallest 7; tta none" in capsys.readouterr().err
+    assert main([*command, "--threshold", str(out), "--smallest", "3", "--tta", "flips", "--overwrite"]) == 0
+    assert f"settings from {out}: threshold a 0.2, b 0.5; split 1.25\n" in capsys.readouterr().err

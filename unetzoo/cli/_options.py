@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetzoo.checks import class_names_of
 from unetzoo.printing import printable
 
 if TYPE_CHECKING:
@@ -81,22 +82,26 @@ def threshold(text: str) -> str | list[float]:
 threshold.__name__ = "list of numbers, or the .json file that 'unetzoo calibrate' wrote,"
 
 
-def note_of(predictor: Predictor, threshold: object, smallest: object, split: object) -> str | None:
-    """Return a line about the settings that a predictor took from a file, not from the options; None: there are none.
+def note_of(predictor: Predictor, threshold: object, smallest: object, split: object, tta: object) -> str | None:
+    """Return a line about all settings that a predictor took from a file, not from the options; None: there are none.
 
-    From the file of ``--threshold`` these are all but the thresholds; from a run with folds, all of its settings.
+    The file is that of ``--threshold``, or ``folds.json`` of a run with folds.
     """
     if predictor.advice is None and not isinstance(threshold, str):
         return None
-    taken = [f"split {predictor.split:g}"] if split is None and predictor.split else []
-    taken += [f"smallest {predictor.smallest}"] if smallest is None and predictor.smallest else []
+    config, taken = predictor.config, []
+    if config.pixel_task != "multiclass":
+        names = class_names_of(config.class_names, config.task, config.num_classes)
+        of = [f"{printable(name)} " if len(names) > 1 else "" for name in names]
+        each = [f"{name}{value:g}" for name, value in zip(of, predictor.thresholds, strict=True)]
+        taken.append(f"threshold {', '.join(each)}")
+    taken += [f"split {predictor.split:g}"] if split is None else []
+    taken += [f"smallest {predictor.smallest}"] if smallest is None else []
+    taken += [f"tta {predictor.tta}"] if tta is None else []
     if predictor.advice is None:
-        return f"settings from {printable(Path(str(threshold)))}: {', '.join(taken)}" if taken else None
-    if predictor.config.pixel_task != "multiclass":
-        taken.append(f"threshold {', '.join(f'{value:g}' for value in predictor.thresholds)}")
-    taken.append(f"tta {predictor.tta}")
+        return f"settings from {printable(Path(str(threshold)))}: {'; '.join(taken)}"
     count = len(predictor.networks.members)
-    return f"averaging {count} folds, with the settings from {printable(predictor.advice)}: {', '.join(taken)}"
+    return f"averaging {count} folds, with the settings from {printable(predictor.advice)}: {'; '.join(taken)}"
 
 
 def asked_of_objects(

@@ -167,7 +167,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
         intensity_range=options.intensity_range,
     )
-    note = note_of(predictor, options.threshold, options.smallest, options.split)
+    note = note_of(predictor, options.threshold, options.smallest, options.split, options.tta)
     if note is not None:
         print(note, file=sys.stderr)
     with _Shown(len(jobs), options) as shown:

@@ -60,8 +60,10 @@ def add(commands: Any) -> None:
     command.add_argument("--table", metavar="FILE.csv", help="table of the objects, as 'unetzoo predict' writes it")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument(
-        "--split", choices=("train", "val", "test"), help="the split to use (default: test if there is one, else all)"
-    )
+        "--split", choices=("train", "val", "test", "all"),
+        help="the split to use; test is, for the model of a run, the images that it held out (default: test if the "
+        "folder has splits of its own, else all)",
+    )  # fmt: skip
     add_slides(command)
     add_range(command)
     command.set_defaults(run=_evaluate, writes=("report", "table"))
@@ -77,8 +79,10 @@ def add(commands: Any) -> None:
     )
     command.add_argument("model", nargs="?", help=SEVERAL)
     command.add_argument(
-        "--split", choices=("train", "val", "test"), default="val", help="the split to use (default: val)"
-    )
+        "--split", choices=("train", "val", "test", "all"),
+        help="the split to use (default: val for a model of a run on these images, or if the folder has splits of its "
+        "own, else all)",
+    )  # fmt: skip
     command.add_argument(
         "--out", default="thresholds.json", metavar="FILE", help="file to write (default: thresholds.json)"
     )
@@ -178,7 +182,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     chosen = {"threshold": options.threshold, "smallest": options.smallest, "holes": options.holes}
     predictor, given = _judged(options, **chosen, split=options.split_objects)
-    note = note_of(predictor, options.threshold, options.smallest, options.split_objects)
+    note = note_of(predictor, options.threshold, options.smallest, options.split_objects, options.tta)
     if note is not None:
         print(note, file=sys.stderr)
     found = evaluation.evaluate(

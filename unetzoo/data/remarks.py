@@ -15,7 +15,7 @@ from unetzoo.printing import counted, some_of
 
 _NAMED = 5
 _CLASSES = 20
-_FEW = 3
+FEW = 3
 """Fewer validation images, or groups of them, give a warning: their mean says little about other images."""
 _FOLDS = 5
 
@@ -69,7 +69,7 @@ def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]]
     samples = {split: [found.sample for found in by_split.get(split, ())] for split in ("train", "val")}
     groups = {split: len({*group_keys(found, group)}) for split, found in samples.items()}
     images, parts = len(samples["val"]), groups["val"]
-    if not 0 < parts < _FEW:
+    if not 0 < parts < FEW:
         return []
     of = "" if parts == images else f" of {counted(parts, 'group')}"
     alone = images == 1

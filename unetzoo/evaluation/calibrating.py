@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
 from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, mask_of
-from unetzoo.printing import aligned
+from unetzoo.printing import aligned, counted
+from unetzoo.saving.records import weights_of
 
 STEPS = 1000
 """Number of thresholds that are tried, from 0 to below 1."""
@@ -45,6 +47,7 @@ class Calibration:
         images: number of images.
         separation: the best ``split`` and ``smallest`` for objects, with these thresholds; None if the masks do not
             separate objects.
+        weights: digests of the models' weights, as their files record them; empty if a model has none.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +56,7 @@ class Calibration:
     dice_at_half: tuple[float, ...]
     images: int
     separation: Separation | None = None
+    weights: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         said = ""
@@ -60,10 +64,13 @@ class Calibration:
             rows = zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True)
             table = [[name, f"{threshold:.3f}", f"{dice:.4f}", f"{half:.4f}"] for name, threshold, dice, half in rows]
             said = aligned([["class", "threshold", "Dice", "Dice at 0.5"], *table])
-        if self.separation is None:
-            return said
-        split, smallest, precision, plain = self.separation
-        return f"{said}objects: split {split:g}, smallest {smallest}: AP at 0.5 {precision:.4f}, without {plain:.4f}\n"
+        if self.separation is not None:
+            split, smallest, precision, plain = self.separation
+            said += (
+                f"objects: split {split:g}, smallest {smallest}: AP {precision:.4f} at an IoU of 0.5, and {plain:.4f} "
+                "with split 0, smallest 0\n"
+            )
+        return f"{said}from {counted(self.images, 'image')}\n"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for JSON; Dice is None if the class never occurs."""
@@ -73,6 +80,7 @@ class Calibration:
             "dice": [None if value != value else value for value in self.dice],
             "dice_at_half": [None if value != value else value for value in self.dice_at_half],
             "images": self.images,
+            "weights": list(self.weights),
             "objects": None if self.separation is None else self.separation._asdict(),
         }
 
@@ -90,7 +98,7 @@ def calibrate(
     model: Predictor | Model | Sequence[Model],
     source: Source,
     *,
-    split: str | None = "val",
+    split: str | None = None,
     ratios: Sequence[float] | None = None,
     seed: int | None = None,
     group: str | None = None,
@@ -115,7 +123,10 @@ def calibrate(
 
     Args:
         model: as ``unetzoo.evaluation.evaluate`` takes it; give a predictor to calibrate with its tiles and views.
-        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes, masks: see
+        split: "train", "val", "test", or "all" images. None: "val" if the source has such a split of its own, or a
+            model was trained on images of it; otherwise all images but those in "test" of its own splits. Fewer than 3
+            images give a warning.
+        source, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes, masks: see
             ``unetzoo.evaluation.evaluate``.
         progress: show a progress bar.
 
@@ -131,7 +142,7 @@ def calibrate(
     given |= {"masks": masks}
     predictor = predictor_of(model)
     multiclass = predictor.config.pixel_task == "multiclass"
-    pairs = [Judged(predictor, images_of(predictor, source, split, given))]
+    pairs = [Judged(predictor, images_of(predictor, source, split, given, calibrating=True))]
     lacking = lacking_objects(pairs)
     if lacking is None:
         check_separable()  # raises an error before any work is done
@@ -189,7 +200,14 @@ def calibration(
         tuple(half for _, _, half in found),
         sum(len(dataset) for _, dataset in pairs),
         separation,
+        _weights([path for predictor, _ in pairs for path in predictor.origins]),
     )
+
+
+def _weights(models: Sequence[Path | None]) -> tuple[str, ...]:
+    """Return the digests of models' weights; empty if one is not known."""
+    known = [None if path is None else weights_of(path) for path in dict.fromkeys(models)]
+    return tuple(sorted({digest for digest in known if digest is not None})) if None not in known else ()
 
 
 _NOTHING = (

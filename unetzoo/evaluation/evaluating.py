@@ -156,7 +156,7 @@ def evaluate(
         model: as ``unetzoo.Predictor`` takes it: a model, which stays on its device, a name or a path, or a list whose
             predictions are averaged; or a predictor, with its tiles, views and thresholds.
         source: a folder, a CSV file, or a list of CSV files, see ``unetzoo.data.list_samples``.
-        split: "train", "val" or "test". None: "test" if the source has splits of its own, else every image. If
+        split: "train", "val", "test", or "all" images. None: "test" if the source has splits of its own, else all. If
             ``model`` is the folder or file of a run, the run's own list, ``data.json``, decides which images are in the
             split, wherever they are now; new images are assigned by their names, which is logged. Except with "train",
             images that a model was trained on, by content or by name, are refused. Models without such a list are
@@ -285,7 +285,13 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
 
 
 def images_of(
-    predictor: Predictor, source: Source, split: str | None, given: Mapping[str, Any], *, slides: bool = False
+    predictor: Predictor,
+    source: Source,
+    split: str | None,
+    given: Mapping[str, Any],
+    *,
+    slides: bool = False,
+    calibrating: bool = False,
 ) -> SegmentationDataset:
     """Return the images of a split, not normalised, because a predictor normalises them.
 
@@ -295,6 +301,7 @@ def images_of(
         given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes",
             "masks" → value, or None if not given.
         slides: whether slides may be among them.
+        calibrating: whether ``split`` is that of ``unetzoo.calibrate``.
 
     Raises:
         ConfigError: there is no such split, images have no masks, or the models were trained on images; lists all that
@@ -317,7 +324,7 @@ def images_of(
     if listing.problems:
         raise ConfigError(f"cannot evaluate on {title_of(source)!r}", listing.problems)
     anew = any(given[name] is not None for name in ("ratios", "seed", "group"))
-    samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew)
+    samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew, calibrating=calibrating)
     return SegmentationDataset(samples, known, in_channels=config.in_channels, room=0)  # each is read once
 
 

@@ -15,9 +15,11 @@ from typing import Any
 from unetzoo import trained
 from unetzoo.data.listing import Listing, Sample, Source, title_of
 from unetzoo.data.record import BEFORE, CHOSEN, FILE, DataRecord, Place, file_of, fingerprints, places
+from unetzoo.data.remarks import FEW
 from unetzoo.data.splitting import NAMES, divide, group_keys, lacks_val
 from unetzoo.errors import ConfigError
 from unetzoo.prediction import Predictor
+from unetzoo.printing import counted
 from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.saving.records import CARD_FILE
 
@@ -122,25 +124,33 @@ def choose(
     seen: Seen,
     *,
     anew: bool,
+    calibrating: bool = False,
 ) -> tuple[Sample, ...]:
     """Return the images of a split, as ``unetzoo.evaluate`` says.
 
     Args:
         source: the source of ``listing``.
         listing: all images.
-        split: "train", "val", "test" or None.
+        split: "train", "val", "test", "all" or None.
         reading: "ratios", "seed" and "group" of the split.
         seen: what the models were trained on.
         anew: split by ``reading`` only, and not by the models' lists.
+        calibrating: the images are for ``unetzoo.calibrate``, whose default is another, and few give a warning.
 
     Raises:
         ConfigError: there is no such split; or the models were trained on images in it.
     """
     own = "" not in listing.samples
     asked = "test" if split is None and own else split
+    if calibrating and split is None:
+        asked = _to_calibrate(listing, seen, anew)
+    divided = asked in ("train", "val") and lacks_val(listing)
+    if calibrating and split is None and asked == "train":
+        divided = False  # a new model has seen none of them
+    asked = None if asked == "all" else asked
     if asked is None:
-        found = listing.samples[""]
-    elif own and not (asked in ("train", "val") and lacks_val(listing)):
+        found = tuple(sample for samples in listing.samples.values() for sample in samples)
+    elif own and not divided:
         found = listing.samples.get(asked, ())
     else:
         how = {name: reading[name] for name in ("ratios", "seed", "group")}
@@ -152,9 +162,40 @@ def choose(
         if asked == "val" and len(seen.records) > 1:
             several = f" that none of the {len(seen.records)} models was trained on{seen.elsewhere}"
         raise ConfigError(f"{title_of(source)!r} has no images{'' if asked is None else f' in {asked}'}{several}")
+    if calibrating and asked is None:
+        _tell_missing(seen, title_of(source))
     if asked != "train":
         _check(found, asked, source, seen)
+    if calibrating and len(found) < FEW:
+        _tell_few(found, asked, listing, source)
     return tuple(found)
+
+
+def _to_calibrate(listing: Listing, seen: Seen, anew: bool) -> str:
+    """Return the default split of a calibration: "val" of images that a model learned from, else all but "test"."""
+    samples = [sample for found in listing.samples.values() for sample in found]
+    known = _places(_prints(samples, seen), seen, before=True)
+    learned = any(place.split != "test" for place in known.values())
+    if anew or learned or listing.samples.get("val"):
+        return "val"
+    if "" in listing.samples:
+        return "all"
+    return "train" if listing.samples.get("train") else "test"
+
+
+def _tell_few(found: Sequence[Sample], asked: str | None, listing: Listing, source: Source) -> None:
+    """Warn that few images are used to calibrate."""
+    total = sum(map(len, listing.samples.values()))
+    fix = "add images"
+    if asked is not None and total >= FEW:
+        fix = f"add images there, or give split='all' for all {total} if the model was trained on none of them"
+    _logger.warning(
+        "only %s of %s to calibrate on, which %s little about others: %s",
+        counted(len(found), "image"),
+        title_of(source) if asked is None else f"{asked} of {title_of(source)}",
+        "say" if len(found) > 1 else "says",
+        fix,
+    )
 
 
 def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | None:
@@ -205,9 +246,8 @@ def _places(prints: Mapping[str, str], seen: Seen, *, before: bool, asked: str |
 def _check(found: Sequence[Sample], asked: str | None, source: Source, seen: Seen) -> None:
     """Refuse images that the models were trained on; warn of validation images, and of what is not known."""
     where = title_of(source) if asked is None else f"{asked} of {title_of(source)}"
-    if seen.missing and asked is not None:
-        models = ", ".join(seen.missing)
-        _logger.warning("no %s says what %s was trained on: it may have seen images of %s", FILE, models, where)
+    if asked is not None:
+        _tell_missing(seen, where)
     known = _places(_prints(found, seen), seen, before=True, asked=asked)
     learned = [name for name, place in known.items() if place.split in ("train", BEFORE)]
     if learned:
@@ -228,8 +268,17 @@ def _check(found: Sequence[Sample], asked: str | None, source: Source, seen: See
     if known and asked is not None:
         gone = {name for record in seen.records for name in record.splits[asked]} - {at.name for at in known.values()}
         if gone:
-            named = [repr(name) for name in sorted(gone)]
-            _logger.warning("%d images that were in %s are gone: %s", len(gone), where, _some(named))
+            listed = {name for record in seen.records for name in record.splits[asked]}
+            named, of = [repr(name) for name in sorted(gone)], counted(len(listed), f"{asked} image")
+            what = "%d of the %s of %s are not in %s: %s"
+            _logger.warning(what, len(gone), of, seen.models, title_of(source), _some(named))
+
+
+def _tell_missing(seen: Seen, where: str) -> None:
+    """Warn of models that have no list of the images that they have seen."""
+    if seen.missing:
+        models = ", ".join(seen.missing)
+        _logger.warning("no %s says what %s was trained on: it may have seen images of %s", FILE, models, where)
 
 
 def _warn(names: Sequence[str], found: Sized, where: str, said: str) -> None:

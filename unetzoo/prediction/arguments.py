@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.prediction.networks import MERGES
 from unetzoo.prediction.tiles import BLENDS
 from unetzoo.prediction.views import VIEWS
+from unetzoo.saving.records import weights_of
+
+_logger = logging.getLogger("unetzoo")
 
 
 def problems(
@@ -74,18 +78,28 @@ def split_of(config: ModelConfig) -> float:
     return SPLIT_BY_EDGES if config.task == "instances" else 0.0
 
 
+_NAMED = 5
+"""Number of classes that a message names."""
+
+
 class Calibrated(NamedTuple):
     """The settings from a file that ``unetzoo calibrate`` wrote, or those given instead of a file.
 
     Attributes:
         thresholds: one for all classes, or one per class; None: none were given.
         smallest, split, tta: see ``unetzoo.Predictor``; None: the default of the task.
+        file: the file; None: numbers were given.
+        classes: names of the classes of the model that was calibrated; None: not known.
+        weights: digests of the weights of the models that were calibrated; empty: not known.
     """
 
     thresholds: float | Sequence[float] | None
     smallest: int = 0
     split: float | None = None
     tta: str = "none"
+    file: str | os.PathLike[str] | None = None
+    classes: tuple[str, ...] | None = None
+    weights: frozenset[str] = frozenset()
 
 
 def calibrated(given: float | Sequence[float] | str | os.PathLike[str] | None) -> Calibrated:
@@ -95,6 +109,39 @@ def calibrated(given: float | Sequence[float] | str | os.PathLike[str] | None) -
         ConfigError: it names a file that does not exist, or that ``unetzoo calibrate`` did not write.
     """
     return _read(given) if isinstance(given, str | os.PathLike) else Calibrated(given)
+
+
+def thresholds_for(found: Calibrated, config: ModelConfig, models: Sequence[Path | None]) -> tuple[float, ...]:
+    """Return a threshold for each class of a predictor; warn if those of a file were found for other weights.
+
+    Args:
+        found: what its ``threshold`` stands for.
+        config: of its models.
+        models: the file or folder of each of its models; None: not known.
+
+    Raises:
+        ConfigError: the file is of other classes; or see :func:`thresholds`.
+    """
+    own = checks.class_names_of(config.class_names, config.task, config.num_classes)
+    fix = "calibrate this model too, with 'unetzoo calibrate', and give its own file"
+    if found.classes is not None and found.classes != own:
+        theirs, ours = (
+            ", ".join(map(repr, names[:_NAMED])) + ", …" * (len(names) > _NAMED) for names in (found.classes, own)
+        )
+        raise ConfigError(
+            f"threshold={str(found.file)!r}: this file was written for a model of the classes {theirs}, but this model "
+            f"has {ours}: {fix}"
+        )
+    if found.weights:
+        weights = {None if path is None else weights_of(path) for path in models}
+        if None not in weights and weights != found.weights:
+            _logger.warning(
+                "threshold=%r: this file was written for other weights of the same classes, so its settings may not be "
+                "the best ones here: %s",
+                str(found.file),
+                fix,
+            )
+    return thresholds(found.thresholds, config.task, config.num_classes)
 
 
 def thresholds(given: float | Sequence[float] | None, task: str, classes: int) -> tuple[float, ...]:
@@ -132,13 +179,15 @@ def _read(path: str | os.PathLike[str]) -> Calibrated:
         found = [float(value) for value in record["thresholds"]]
         objects = record.get("objects") or {"smallest": 0, "split": 0.0}  # older files have none
         smallest, split, tta = objects["smallest"], objects["split"], record.get("tta", "none")
+        classes, weights = record.get("classes", []), record.get("weights", [])  # older files have no weights
         if record.get("masks"):
             smallest, split = record["masks"]["smallest"], None
         wrong = checks.whole("smallest", smallest, 0) + ([] if split is None else split_problems(split))
         wrong += checks.one_of("tta", tta, VIEWS)
+        wrong += [] if all(isinstance(each, str) for each in (*classes, *weights)) else ["these are not texts"]
         if wrong:
             raise ValueError(wrong[0])
-        return Calibrated(found, smallest, split, tta)
+        return Calibrated(found, smallest, split, tta, path, tuple(classes) or None, frozenset(weights))
     except FileNotFoundError as error:
         raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

@@ -140,7 +140,7 @@ class Predictor:
         seen = views(self.tta, tuple(self.scales))
         self.networks = Networks(gathered(model, self.device, dtype), seen, merge, titles(model))
         self.config, self.origins = self.networks.config, origins(model)
-        self.thresholds = arguments.thresholds(calibrated.thresholds, self.config.task, self.config.num_classes)
+        self.thresholds = arguments.thresholds_for(calibrated, self.config, self.origins)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.holes, self.intensity_range = holes, ranges.range_of(intensity_range)
         self.smallest = calibrated.smallest if smallest is None else smallest

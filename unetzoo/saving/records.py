@@ -88,6 +88,16 @@ def is_saved_model(file: TensorFile | CheckpointFile) -> bool:
     return CONFIG_KEY in file.metadata
 
 
+def weights_of(path: Path) -> str | None:
+    """Return the digest of its tensors that a model's file records; None for files that record none.
+
+    Args:
+        path: the model's file, or its folder.
+    """
+    file = (model_in(path) or path / MODEL_FILE) if path.is_dir() else path
+    return read_header(file).metadata.get(DATA_DIGEST) if file.is_file() and file.suffix == SUFFIX else None
+
+
 def read_config(path: Path) -> ModelConfig:
     """Return the record in a ``config.json``.
 
