@@ -14,8 +14,9 @@ from PIL import Image
 
 import unetzoo
 from unetzoo.cli import main
-from unetzoo.data import Labels, annotations, check, convert, find_samples, labels_of, list_samples, masks
+from unetzoo.data import Labels, annotations, bands, check, convert, find_samples, labels_of, list_samples, masks
 from unetzoo.data.annotations.coco import uncompressed
+from unetzoo.data.annotations.regions import Polygons
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files import strict_json
 
@@ -205,11 +206,31 @@ def test_objects_without_a_class_are_refused_where_others_have_one(tmp_path: Pat
         ]
         text = json.dumps({"type": "FeatureCollection", "features": features})
         (tmp_path / "labels" / f"{k}.geojson").write_text(text, encoding="utf-8")
-    report = check(tmp_path, labels_of(tmp_path))
-    assert len(report.problems) == 1
-    assert re.search(r"1\.geojson' has objects without a class.*classes=….*task='binary'", report.problems[0])
+    said = r"1\.geojson': 1 object without a class next to 'stroma', 'tumour': give classes=\('stroma', 'tumour'\), or"
+    for task in ("binary", "instances", "multiclass", "multilabel"):
+        (problem,) = check(tmp_path, labels_of(tmp_path, task=task)).problems
+        assert re.search(said, problem)
     assert not check(tmp_path, labels_of(tmp_path, classes=("stroma",))).problems
+    # In the files of other images, too: as one class, it would be all of its image.
+    text = json.dumps({"type": "FeatureCollection", "features": features[:1]}).replace("classification", "colour")
+    (tmp_path / "labels" / "1.geojson").write_text(text, encoding="utf-8")
+    labels = labels_of(tmp_path, task="binary")
+    (problem,) = check(tmp_path, labels).problems
+    assert re.search(r"1\.geojson': objects without a class next to 'stroma', 'tumour': give classes=", problem)
+    assert not check(tmp_path, labels_of(tmp_path, classes=("stroma",))).problems
+    for path in (tmp_path / "labels").iterdir():
+        path.write_text(text, encoding="utf-8")
     assert not check(tmp_path, labels_of(tmp_path, task="binary")).problems
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_slide_with_an_outline_without_a_class_is_refused_before_it_is_read(tmp_path: Path, task: str) -> None:
+    square = Polygons(((np.array([[2.0, 2], [9, 2], [9, 9]]),),))
+    drawing = annotations.Drawing(tmp_path / "a.geojson", tuple(annotations.Annotation(k, square) for k in ("a", "")))
+    names = ("a",) if task == "binary" else ("background", "a")
+    labels = Labels(task=task, num_classes=len(names), class_names=names)
+    with pytest.raises(InputError, match=r"1 object without a class next to 'a': give classes=\('a',\)"):
+        bands.of_drawing(drawing, labels, (20, 20), (1.0, 1.0))
 
 
 def test_the_category_that_roboflow_adds_is_no_class(tmp_path: Path) -> None:

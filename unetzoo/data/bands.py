@@ -60,8 +60,9 @@ def of_drawing(drawing: Drawing, labels: Labels, size: tuple[int, int], scale: t
         scale: pixels of level 0 per pixel of the image, down and across.
 
     Raises:
-        InputError: the drawing has shapes that are not polygons.
+        InputError: the drawing has shapes that are not polygons; or objects without a class, where others have one.
     """
+    drawn.check_classes(drawing, labels)  # a band has only some of the objects
     moved = [replace(one, region=_moved(one.region, scale, 0, drawing)) for one in drawing.annotations]
     reach = [_rows_of(one.region) for one in moved]
 

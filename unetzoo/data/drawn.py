@@ -28,6 +28,7 @@ from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
 from unetzoo.errors import InputError
 from unetzoo.images import IMAGE_SUFFIXES
+from unetzoo.printing import counted, some_of
 
 
 def drawing_of(sample: Sample) -> Drawing | None:
@@ -70,13 +71,14 @@ def target_of(
         nowhere: list that receives objects that count but cover no pixel: outside the image, or between pixel centres.
 
     Raises:
-        InputError: the drawing is of an image of another size, or has an unknown class.
+        InputError: the drawing is of an image of another size, or has an unknown class; or see :func:`check_classes`.
     """
     if drawing.size is not None and tuple(drawing.size) != tuple(size):
         height, width = drawing.size
         raise InputError(
             f"{str(drawing.source)!r} is for {width}×{height} pixels, but its image is {size[1]}×{size[0]}"
         )
+    check_classes(drawing, labels)
     multilabel = labels.pixel_task == "multilabel"
     target = torch.zeros((labels.num_classes, *size) if multilabel else size, dtype=torch.int64)
     pixels, number = target.numpy(), 0
@@ -104,6 +106,31 @@ def target_of(
     return target
 
 
+def check_classes(drawing: Drawing, labels: Labels) -> None:
+    """Raise if objects have no class where others have one, unless ``labels.classes`` says which count.
+
+    Such an object may be the outline of a tissue, which would hide all objects in it.
+
+    Raises:
+        InputError: some have none; the message has the number of them.
+    """
+    if labels.classes is not None:
+        return
+    kinds = [one.kind for one in drawing.annotations if not one.ignored and one.kind != BACKGROUND[0]]
+    drawn = sorted({kind for kind in kinds if isinstance(kind, str) and kind})
+    names = drawn if labels.pixel_task == "binary" else list(_names(labels) or ())
+    if "" in kinds and names:
+        raise InputError(f"{str(drawing.source)!r}: {counted(kinds.count(''), 'object')} {without_class(names)}")
+
+
+def without_class(names: Sequence[str]) -> str:
+    """Return what follows "3 objects" in the error that they have no class, while others have these."""
+    return (
+        f"without a class next to {some_of(names)}: give classes={tuple(names)!r}, or only some of them, which "
+        "leaves out objects without a class; or give each a class"
+    )
+
+
 def _value(plane: int | slice, labels: Labels) -> int:
     if isinstance(plane, slice):
         return 0
@@ -114,18 +141,13 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
     """Return the class of an object, from 0 for multilabel, else from 1; None if its class is not wanted.
 
     Raises:
-        InputError: its number has no class; or it has no class, where others have one.
+        InputError: its number has no class.
     """
     first = 0 if labels.pixel_task == "multilabel" else 1
     names = _names(labels)
     if isinstance(kind, str):
         if names is None:
             return first
-        if kind == "" and labels.classes is None:
-            raise InputError(
-                f"{str(drawing.source)!r} has objects without a class next to {', '.join(names)}: give them one; or "
-                "give classes=… with those that count, to leave them out; or task='binary', to take all objects"
-            )
         return names.index(kind) + first if kind in names else None
     if labels.pixel_task == "binary":
         return first

@@ -12,13 +12,14 @@ from typing import Any
 from unetzoo.checks import TASKS, unknown
 from unetzoo.data import picking
 from unetzoo.data.annotations import advice, format_of, known_format, may_be_other
+from unetzoo.data.drawn import without_class
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
-from unetzoo.data.layouts.class_names import alike
+from unetzoo.data.layouts.class_names import alike, nameless
 from unetzoo.data.listing import Listing, Source, Tree, is_hidden, paths_of, title_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files.absent import absent
-from unetzoo.printing import counted
+from unetzoo.printing import counted, some_of
 
 _LOOKED_AT = 20
 """Files of one kind in a folder that are opened to find out which tool wrote them."""
@@ -168,6 +169,7 @@ def list_files(source: Source, labels: Labels) -> Listing:
     found = understood(source, labels.masks, labels.task)
     labels, problems, warnings = _named(labels, found)
     listing = found.listed(labels)
+    problems += _nameless(labels, listing, found)
     return dataclasses.replace(
         listing, problems=(*problems, *listing.problems), understood=found.said, warnings=(*listing.warnings, *warnings)
     )
@@ -296,6 +298,16 @@ def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str], list[s
             )
         labels = dataclasses.replace(labels, class_names=names)
     return labels, _unknown_classes(labels, told), _alike(labels, told)
+
+
+def _nameless(labels: Labels, listing: Listing, found: Understood) -> list[str]:
+    """Return a problem if no object of a file has a class, while those of others have; of single objects, see drawn."""
+    if labels.pixel_task != "binary" or labels.classes is not None:
+        return []
+    masks = [sample.mask for part in listing.samples.values() for sample in part if isinstance(sample.mask, Path)]
+    files = nameless(dict.fromkeys(masks))
+    names = found.meaning().names if files else ()
+    return [f"{some_of(list(map(str, files)))}: objects {without_class(names)}"] if names else []
 
 
 def _alike(labels: Labels, told: Meaning) -> list[str]:

@@ -20,7 +20,13 @@ from unetzoo.errors import InputError
 def names_in(paths: Iterable[Path]) -> tuple[str, ...]:
     """Return the classes of those files that are annotations; unreadable ones have none: reading them later fails."""
     known = annotation_suffixes()
-    return _joined(_names_in(path) for path in paths if path.suffix.lower() in known)
+    return _joined(_names_in(path)[:2] for path in paths if path.suffix.lower() in known)
+
+
+def nameless(paths: Iterable[Path]) -> list[Path]:
+    """Return the annotation files whose objects have no class at all."""
+    known = annotation_suffixes()
+    return [path for path in paths if path.suffix.lower() in known and _names_in(path)[2]]
 
 
 def names_of(documents: Iterable[Document]) -> tuple[str, ...]:
@@ -58,15 +64,17 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _names_in(path: Path) -> tuple[bool, tuple[str, ...]]:
+def _names_in(path: Path) -> tuple[bool, tuple[str, ...], bool]:
+    """Return whether the classes of a file are a list, their names, and whether it has objects but no class."""
     try:
         status = path.stat()
         return _kept_names(path, status.st_mtime_ns, status.st_size)
     except (InputError, OSError):
-        return False, ()
+        return False, (), False
 
 
 @functools.lru_cache(maxsize=2**18)
-def _kept_names(path: Path, *_: int) -> tuple[bool, tuple[str, ...]]:
+def _kept_names(path: Path, *_: int) -> tuple[bool, tuple[str, ...], bool]:
     document = read_annotations(path)
-    return document.listed, document.names
+    drawn = [one for drawing in document.drawings.values() for one in drawing.annotations if not one.ignored]
+    return document.listed, document.names, not document.names and any(one.kind == "" for one in drawn)
