@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, once
 from trainings import TINY, break_off, last, refused, rows, same_runs, train
 
 import unetzoo
@@ -254,6 +255,35 @@ def test_minutes_hold_as_many_steps_as_fit() -> None:
     assert pace.epochs_in(60, length=20) == (5, 20)  # five epochs of 12 s
     with pytest.raises(ConfigError, match=r"minutes=0\.0333: a step takes 0\.5 s here, and a validation 2\.0 s"):
         pace.epochs_in(2)
+
+
+def test_slow_validations_are_three_if_these_take_a_quarter_at_most() -> None:
+    assert Pace(step=0.5, validation=5.0).epochs_in(60)[0] == 3  # 15 s of them
+    assert Pace(step=0.5, validation=7.0).epochs_in(60)[0] == 2
+    assert Pace(step=0.5, validation=20.0).epochs_in(60)[0] == 1
+
+
+def test_so_few_steps_that_nothing_is_learnt_are_said(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(measuring, "measured", lambda *_: Pace(step=19.0, validation=3.0))
+    monkeypatch.setattr(measuring.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+    run = ["train", "--data", str(nuclei), *once(*TINY, *STEPWISE), "--minutes"]
+    assert main([*run, "1.5", "--out", str(tmp_path / "a")]) == 0
+    assert re.search("[34] steps hardly train a network; at least 200 .* smaller network or a smaller", caplog.text)
+    assert "OMP" not in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(measuring.os, "getloadavg", lambda: (900.0, 1.0, 1.0))
+    monkeypatch.setattr(measuring.torch, "get_num_threads", lambda: 2)
+    measuring._tell_few(199, torch.device("cpu"))
+    assert "load 900" in caplog.text
+    assert "OMP_NUM_THREADS=1" in caplog.text
+    caplog.clear()
+    measuring._tell_few(199, torch.device("cuda"))
+    assert "OMP" not in caplog.text
+    caplog.clear()
+    measuring._tell_few(200, torch.device("cpu"))
+    assert not caplog.text
 
 
 def test_minutes_are_steps_by_what_is_measured(nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import unetzoo
 from unetzoo import ConfigError, UnetzooError, WeightsError, cli, trained, zoo
+from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
 from unetzoo.exporting import export
 from unetzoo.nn.meta import on_meta
@@ -207,3 +208,26 @@ def test_what_a_source_says(here: Path) -> None:
     assert (tagged.repository, tagged.revision, tagged.path) == ("me/it", "v1", None)
     assert sources.source_of("me/it").revision is None
     assert sources.source_of("runs").path == Path("runs")
+
+
+def test_a_run_without_an_epoch_and_a_folder_of_runs_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = tmp_path / "i.png"
+    Image.new("RGB", (32, 32)).save(image)
+    begun = tmp_path / "runs/v"
+    begun.mkdir(parents=True)
+    (begun / "config.yaml").write_text("{}", encoding="utf-8")
+    assert main(["predict", "runs/v", str(image)]) == 2
+    said = capsys.readouterr().err
+    assert "runs/v has finished no epoch yet: 'unetzoo train --resume runs/v' continues it" in said
+    assert "hf-hub" not in said
+    assert "last.ckpt" not in said
+    (begun / "last.ckpt").touch()
+    with pytest.raises(WeightsError, match=r"no epoch yet.*so far is runs/v/last\.ckpt"):
+        unetzoo.load("runs/v")
+    for name in ("a", "b"):
+        unetzoo.save_pretrained(unetzoo.create("unet", base_channels=2), tmp_path / "runs" / name)
+    assert main(["predict", "runs", str(image)]) == 2
+    assert "holds several models: give one of them, runs/a, runs/b" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import ROOT, once
 from PIL import Image
 from trainings import TINY, train
 
+import unetzoo
 from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
 
@@ -214,3 +216,27 @@ def test_objects_are_judged_by_objects(tmp_path: Path) -> None:
     with Image.open(tmp_path / "run" / "predictions" / "epoch_0001.png") as image:
         colours = {tuple(colour) for colour in np.asarray(image).reshape(-1, 3).tolist()}
     assert {(230, 25, 75), (60, 180, 75)} <= colours  # of the legend, and of rims
+
+
+def test_intervals_are_over_groups_where_there_are(tmp_path: Path) -> None:
+    """Four images in two groups, whose scores are the ends: a quarter of the draws is of one group alone."""
+    folder, out, rng = tmp_path / "data", tmp_path / "a", np.random.default_rng(0)
+    for k in range(10):
+        mask = np.kron(rng.random((8, 8)) < 0.3 + 0.4 * (k % 4 < 2), np.ones((4, 4))).astype(np.uint8)
+        noise = rng.integers(0, 90, (32, 32, 3), np.uint8)
+        for part, pixels in (("images", noise + 150 * mask[..., None]), ("masks", 255 * mask)):
+            place = folder / ("val" if k < 4 else "train") / part / f"{k // 2}_{k % 2}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(place)
+    train(folder, out, "--epochs", "2", "--lr", "0.01", "--group", r"^\d+")
+    text = page(out)
+    assert "The 2 groups of the 4 validation images, each with all of its images, were resampled" in text
+    ends = []
+    for k in (0, 1):
+        for part in ("images", "masks"):
+            (tmp_path / f"g{k}" / part).mkdir(parents=True)
+            for path in (folder / "val" / part).glob(f"{k}_*"):
+                shutil.copy(path, tmp_path / f"g{k}" / part)
+        ends.append(evaluate(unetzoo.load(out / "best.safetensors"), tmp_path / f"g{k}").scores.to_dict()["dice"])
+    low, high = sorted(ends)
+    assert re.search(rf"<td>dice</td><td>[\d.]+</td><td>{low:.3f} – {high:.3f}</td>", text)

@@ -113,7 +113,7 @@ class TestIntegers:
         assert main([*command, "--out", str(tmp_path / "as_is")]) == 0
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
-        assert "3 images are, a.tif first, nearly black" in lines[0]
+        assert "3 images, such as a.tif, are nearly black" in lines[0]
         assert lines[0].endswith("such as --range 0 4095")
         ranged = [*command, "--out", str(tmp_path / "ranged"), "--tile", "32", "--range", "0", "3060"]
         assert main(ranged) == 0

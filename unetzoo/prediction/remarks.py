@@ -200,7 +200,7 @@ def _who(found: Sequence[Remark], one: str, many: str) -> str:
     name = found[0].name
     if len(found) == 1:
         return f"{one if name is None else name} is"
-    return f"{len(found)} {many} are" + ("" if name is None else f", {name} first,")
+    return f"{len(found)} {many}" + ("" if name is None else f", such as {name},") + " are"
 
 
 def _log(found: Sequence[Remark]) -> None:

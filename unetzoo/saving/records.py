@@ -17,13 +17,15 @@ from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, SUFFIX, TensorFil
 from unetzoo.foreign import smp
 from unetzoo.foreign.loading import fitted, located, network_of
 from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.printing import printable
+from unetzoo.printing import printable, some_of
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 """Model of the best epoch, in the folder of a run."""
+RUN_FILE, CHECKPOINT_FILE = "config.yaml", "last.ckpt"
+"""Settings and last checkpoint of a run, in its folder."""
 VERSION_KEY = "unetzoo_version"
 PREFIX_KEY = "unetzoo_prefix"
 """Key of the prefix of the network's tensors in the checkpoint of a run, which also holds other tensors."""
@@ -126,6 +128,23 @@ def model_in(folder: Path) -> Path | None:
     return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
 
 
+def without_model(folder: Path) -> str | None:
+    """Return why a folder has no model, and the fix, if it is a run before its first epoch, or holds others; else None.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if (folder / RUN_FILE).is_file():
+        so_far = f"; the network so far is {folder / CHECKPOINT_FILE}" * (folder / CHECKPOINT_FILE).is_file()
+        return f"the run in {folder} has finished no epoch yet: 'unetzoo train --resume {folder}' continues it{so_far}"
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and model_in(path) is not None]
+    if inside:
+        return (
+            f"the folder {folder} holds several models: give one of them, {some_of([*map(str, inside)], quoted=False)}"
+        )
+    return None
+
+
 def read_record(
     path: str | os.PathLike[str], told: Collection[str] = ()
 ) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
@@ -139,6 +158,8 @@ def read_record(
     if path.is_dir():
         path = model_in(path) or path / MODEL_FILE
         if not path.is_file():
+            if (why := without_model(path.parent)) is not None:
+                raise WeightsError(why)
             raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE} (unetzoo.save_pretrained writes one)")
     if is_package(path):
         file = read_package(path)

@@ -44,7 +44,7 @@ from unetzoo.model import SegmentationModel
 from unetzoo.registry import OWN, suggest
 from unetzoo.saving.folds import folds_in
 from unetzoo.saving.pulling import pull_from_hub
-from unetzoo.saving.records import MODEL_FILE, model_in
+from unetzoo.saving.records import MODEL_FILE, model_in, without_model
 from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, parse
 from unetzoo.saving.weights import load
 
@@ -148,6 +148,8 @@ def located(source: Source, *, revision: str | None = None, **how: Any) -> Path:
                 f"the folder {source.text} holds {len(there)} folds, whose networks Predictor, predict, evaluate and "
                 f"export average; give one of them, such as {source.text}/fold-{there[0]}"
             )
+        if source.kind == "folder" and model_in(source.path) is None and (why := without_model(Path(source.text))):
+            raise WeightsError(why)
         if source.kind == "folder" and model_in(source.path) is None and is_repository(source.text):
             raise WeightsError(
                 f"the folder {source.text} here has no {MODEL_FILE}; {PREFIX}{source.text} is the repository"

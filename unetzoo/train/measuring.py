@@ -6,6 +6,8 @@ import contextlib
 import copy
 import functools
 import itertools
+import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +18,20 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from unetzoo.devices.threads import processors
 from unetzoo.errors import ConfigError
 from unetzoo.printing import counted, span
 from unetzoo.train.budgets import FEWEST, cut
 from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
 
+_logger = logging.getLogger("unetzoo")
 STEPS, BATCHES = 12, 4
 """Most training steps and validation batches that are measured; the first of each is not: it includes set-up work."""
 SECONDS = 15.0
 """After this time, no further ones are measured."""
+ENOUGH = 200
+"""Fewer steps give a warning: a network has hardly begun to learn then."""
 LONG = 500
 """Runs of at least this many steps are measured to predict how long they will take."""
 
@@ -44,12 +50,16 @@ class Pace:
     def epochs_in(self, seconds: float, length: int | None = None) -> tuple[int, int]:
         """Return epochs, and steps of each, that fit: the most steps, cut as :func:`unetzoo.train.budgets.cut` does.
 
-        If validation is slow, there are fewer validations: they take about a tenth of the time.
+        If validation is slow, there are fewer validations, so that they take about a tenth of the time; but at least
+        three, unless these take more than a quarter of it.
 
         Raises:
             ConfigError: not even one step and its validation fit.
         """
-        fewest = FEWEST if not self.validation else min(FEWEST, max(1, int(seconds / 10 / self.validation)))
+        fewest = FEWEST
+        if self.validation:
+            tenth, quarter = (int(seconds / part / self.validation) for part in (10, 4))
+            fewest = min(FEWEST, max(1, tenth, min(3, quarter)))
 
         def fits(steps: int) -> bool:
             return self.seconds(*cut(steps, length, fewest)) <= seconds
@@ -166,3 +176,24 @@ def forecast(cli: Any) -> None:
             f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s per step, {pace.validation:.2g} s per validation",
             flush=True,
         )
+        _tell_few(epochs * length, cli.trainer.strategy.root_device)
+
+
+def _tell_few(steps: int, device: torch.device) -> None:
+    """Warn that so few steps of a run by minutes hardly train a network, with what helps."""
+    if steps >= ENOUGH:
+        return
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    busy = ""
+    if device.type == "cpu" and torch.get_num_threads() > 1 and load > processors() + torch.get_num_threads():
+        busy = (
+            f"; other programs use the {counted(processors(), 'processor')} too (load {load:.0f}), so threads wait for "
+            "each other: wait for those programs, or try OMP_NUM_THREADS=1"
+        )
+    _logger.warning(
+        "%s hardly train a network; at least %d are needed, better thousands: take a smaller network or a smaller "
+        "crop_size=…, or give more minutes=…%s",
+        counted(steps, "step"),
+        ENOUGH,
+        busy,
+    )

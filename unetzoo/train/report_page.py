@@ -20,6 +20,7 @@ from torch import Tensor
 from unetzoo.checks import class_names_of
 from unetzoo.data import IGNORED
 from unetzoo.data.listing import paths_of
+from unetzoo.data.splitting import group_keys
 from unetzoo.files.writing import write_file
 from unetzoo.markup import document, embedded, escaped, legend, picture, section, table
 from unetzoo.metrics import SegmentationMetrics
@@ -61,12 +62,14 @@ class Judged:
         places: positions of the images in the validation set.
         figure: name of the score by which images are compared, see ``judging.figure_of_images``.
         values: this score of each image; None where it is not defined.
-        intervals: name of a score of all images together → its 95 % interval; empty for a single image.
+        groups: the number of groups of images that stay together in a split, as large as that of images without them.
+        intervals: name of a score of all images together → its 95 % interval; empty for a single image or group.
     """
 
     places: tuple[int, ...]
     figure: str
     values: tuple[float | None, ...]
+    groups: int
     intervals: Mapping[str, Interval]
 
     def value(self, place: int) -> float | None:
@@ -169,11 +172,20 @@ def _judged(network: SegmentationModel, data: FolderData, trainer: lightning.Tra
         if figure in names_of(settings.metrics):
             row[figure] = value_of(figure, settings.metrics, said, item["target"], labels)
         values.append(row[figure])
+    keys = group_keys([dataset.samples[i] for i in places], data.group)
     intervals: dict[str, Interval] = {}
-    if len(places) > 1:
-        intervals |= pixel_intervals(torch.stack(pixels), names)
-        intervals |= object_intervals(torch.stack(objects), names) if objects else {}
-    return Judged(tuple(places), figure, tuple(values), intervals)
+    if len({*keys}) > 1:
+        intervals |= pixel_intervals(_grouped(pixels, keys), names)
+        intervals |= object_intervals(_grouped(objects, keys), names) if objects else {}
+    return Judged(tuple(places), figure, tuple(values), len({*keys}), intervals)
+
+
+def _grouped(counts: Sequence[Tensor], keys: Sequence[str]) -> Tensor:
+    """Return the sums of the counts of images over each group: images of a group are not independent of each other."""
+    found: dict[str, Tensor] = {}
+    for key, one in zip(keys, counts, strict=True):
+        found[key] = found[key] + one if key in found else one
+    return torch.stack([*found.values()])
 
 
 def _settings_of(trainer: lightning.Trainer) -> Any:
@@ -207,10 +219,13 @@ def _scores(best: KeepBest, judged: Judged) -> list[str]:
         between = judged.intervals.get(name)
         said = "" if between is None else f"{between[0]:.3f} – {between[1]:.3f}"
         rows.append([name, f"{value:.4f}" if isinstance(value, float) else str(value), said])
+    images = f"{len(judged.places)} validation images"
+    drawn, what = f"The {images}", "images"
+    if judged.groups < len(judged.places):
+        drawn, what = f"The {judged.groups} groups of the {images}, each with all of its images,", "groups"
     how = (
-        f"The {len(judged.places)} validation images were resampled {DRAWS:,} times with replacement. The intervals "
-        "show how much the scores depend on the choice of images. Training with other random seeds, and images from "
-        "other sources, may differ by more."
+        f"{drawn} were resampled {DRAWS:,} times with replacement. The intervals show how much the scores depend on "
+        f"the choice of {what}. Training with other random seeds, and images from other sources, may differ by more."
     )
     return ["<h2>Scores of the validation images</h2>", table(rows), *([f"<p>{how}</p>"] if judged.intervals else [])]
 
