@@ -22,7 +22,8 @@ from unetzoo.nn.layouts import settled
 from unetzoo.nn.norming import normed
 from unetzoo.nn.packing import Form, Packs, convolved
 from unetzoo.nn.pointwise import free_dilation
-from unetzoo.nn.programs import by_tracing, transformed
+from unetzoo.nn.programs import by_tracing, of_several, transformed
+from unetzoo.nn.remaking import Convolution, NormActAgain, can_be_done_again, is_plain_activation, normalised, slope_of
 from unetzoo.nn.resampling import (
     MODES,
     Size,
@@ -222,27 +223,34 @@ class _RemadeInput(torch.autograd.Function):
     def forward(
         ctx: Any, sources: Sequence[Source], padding: int, weight: Tensor, bias: Tensor | None, *tensors: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(weight, *tensors)
-        ctx.padding = padding
+        ctx.convolution = Convolution(padding=(padding, padding))
         ctx.recipes = [_Recipe(source) for source in sources]
         ctx.autocast = _autocast_again(weight.device.type)
-        maps = [_made(source, _tensor(source)) for source in sources]
-        return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
+        parameters = iter(tensors[len(sources) :])
+        maps = [recipe.first(source, parameters) for recipe, source in zip(ctx.recipes, sources, strict=True)]
+        statistics = [tensor for recipe in ctx.recipes for tensor in recipe.statistics()]
+        ctx.save_for_backward(weight, *tensors, *statistics)
+        out: Tensor = ctx.convolution(_joined(maps, weight), weight, bias)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, *tensors = ctx.saved_tensors
         _, _, weight_needed, bias_needed, *needed = ctx.needs_input_grad
+        tensors, statistics = tensors[: len(needed)], iter(tensors[len(needed) :])
         again = torch.is_grad_enabled()  # create_graph=True: a gradient of this gradient will be needed
         if not again:
             tensors = [x.detach().requires_grad_(need) for x, need in zip(tensors, needed, strict=True)]
         with torch.enable_grad(), ctx.autocast():
             parameters = iter(tensors[len(ctx.recipes) :])
-            joined = _joined([recipe(x, parameters) for recipe, x in zip(ctx.recipes, tensors, strict=False)], weight)
-        for_joined, for_weight, for_bias = torch.ops.aten.convolution_backward(
-            grads[0], joined, weight, [len(weight)], [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1,
-            [any(needed), weight_needed, bias_needed],
-        )  # fmt: skip
+            maps = [
+                recipe(x, parameters, statistics, twice=again or of_several(grads[0]))
+                for recipe, x in zip(ctx.recipes, tensors, strict=False)
+            ]
+            joined = _joined(maps, weight)
+        for_joined, for_weight, for_bias = ctx.convolution.backward(
+            grads[0], joined, weight, [any(needed), weight_needed, bias_needed]
+        )
         wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
         found = iter(torch.autograd.grad(joined, wanted, for_joined, create_graph=again) if wanted else ())
         return None, None, for_weight, for_bias, *(next(found) if need else None for need in needed)
@@ -261,13 +269,39 @@ class _Recipe:
 
     def __init__(self, source: Source) -> None:
         self.source = replace(source, x=torch.empty(0)) if not isinstance(source, Tensor) else torch.empty(0)
-        self.buffers = {}
-        if isinstance(source, Activated):
-            self.buffers = {name: buffer.clone() for name, buffer in source.norm.named_buffers()}
+        self.buffers: dict[str, Tensor] = {}
+        self.how: NormActAgain | None = None
+        self._statistics: Sequence[Tensor] = ()
 
-    def __call__(self, x: Tensor, parameters: Iterator[Tensor]) -> Tensor:
+    def first(self, source: Source, parameters: Iterator[Tensor]) -> Tensor:
+        """Return the map of ``source`` for the first time, when its norm counts the batch."""
+        if not isinstance(source, Activated):
+            return _made(source, _tensor(source))
+        own = [next(parameters) for _ in source.norm.parameters()]
+        if can_be_done_again(source.norm, source.x) and is_plain_activation(source.act):
+            assert isinstance(source.norm, nn.BatchNorm2d)
+            y, norm, self._statistics = normalised(source.norm, source.x, *own)
+            self.how = NormActAgain(norm, slope_of(source.act))
+            return self.how.activated(y)
+        self.buffers = {name: buffer.clone() for name, buffer in source.norm.named_buffers()}
+        return _made(source, source.x)
+
+    def statistics(self) -> Sequence[Tensor]:
+        """Return what of the batch is kept besides the tensors of the source, once."""
+        found, self._statistics = self._statistics, ()
+        return found
+
+    def __call__(self, x: Tensor, parameters: Iterator[Tensor], statistics: Iterator[Tensor], twice: bool) -> Tensor:
+        """Return the map again, recorded by autograd.
+
+        Args:
+            twice: whether it must have gradients of gradients, or of several at once.
+        """
         if not isinstance(self.source, Activated):
             return _made(self.source, x)
         norm = self.source.norm
-        state = {**self.buffers, **{name: next(parameters) for name, _ in norm.named_parameters()}}
+        state = {name: next(parameters) for name, _ in norm.named_parameters()}
+        if self.how is not None:
+            return self.how(x, state["weight"], state["bias"], (next(statistics), next(statistics)), twice)
+        state = {**self.buffers, **state}
         return _made(self.source, x, lambda y: functional_call(norm, state, (y,)))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
+from unetzoo.nn.layouts import heavy_in_training
 from unetzoo.nn.norming import hooked, normed
 from unetzoo.nn.resampling import MODES, Size
 
@@ -192,8 +193,17 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: Size) -> Source:
         if self.mode == "transpose":
-            return crop(self.conv(x), size)
+            return crop(self._transposed(x), size)
         return x if self.scale == 1 else Upsampled(x, size, self.mode)
+
+    def _transposed(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        out: Tensor
+        if torch.is_grad_enabled() and heavy_in_training(x, weight, x[:, 0].numel() * weight[0].numel()):
+            out = self.conv(x.contiguous()).contiguous(memory_format=torch.channels_last)
+        else:
+            out = self.conv(x)
+        return out
 
 
 def crop(x: Tensor, size: Size) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def transformed() -> bool:
@@ -18,3 +19,8 @@ def by_tracing() -> bool:
 def by_torch_func() -> bool:
     """Whether ``torch.func`` (vmap, grad, jvp) runs this."""
     return torch._C._are_functorch_transforms_active()
+
+
+def of_several(grad: Tensor) -> bool:
+    """Whether ``grad`` is many gradients at once: by ``torch.func``, or ``is_grads_batched`` of ``autograd.grad``."""
+    return by_torch_func() or bool(torch._C._functorch.is_legacy_batchedtensor(grad))

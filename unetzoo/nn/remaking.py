@@ -1,0 +1,207 @@
+"""What is done again for backward: batch norms, from their input and the batch's statistics, to the bit.
+
+Autograd keeps the result of norm and ReLU for the convolution after them. To do both again needs no statistics a second
+time: it is two cheap passes over the map. Convolutions are here with their backward pass, so that both are computed in
+the layout that suits them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+
+from unetzoo.nn.layouts import heavy_in_training
+
+Statistics = tuple[Tensor, Tensor]
+"""Two tensors of a number per channel: in training mode the batch's mean and its inverse deviation, in evaluation mode
+running mean and variance."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The settings of a convolution. Its ``backward`` is written out, not recorded."""
+
+    stride: Sequence[int] = (1, 1)
+    padding: Sequence[int] = (0, 0)
+    dilation: Sequence[int] = (1, 1)
+    groups: int = 1
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the convolution of ``x``, laid out as ``x`` is."""
+        heavy = heavy_in_training(x, weight, self._numbers(x, weight))
+        y = F.conv2d(
+            x.contiguous() if heavy else x, weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+        return y.contiguous(memory_format=torch.channels_last) if heavy else y
+
+    def backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of x, weight and bias, None for those that are not needed."""
+        heavy = heavy_in_training(x, weight, grad.numel())
+        if heavy:
+            grad, x = grad.contiguous(), x.contiguous()
+        for_x, for_weight, for_bias = torch.ops.aten.convolution_backward(
+            grad, x, weight, [len(weight)], self.stride, self.padding, self.dilation, False, (0, 0), self.groups, needed
+        )
+        if heavy and needed[0]:
+            for_x = for_x.contiguous(memory_format=torch.channels_last)
+        return for_x, for_weight, for_bias
+
+    def _numbers(self, x: Tensor, weight: Tensor) -> int:
+        """Return how many numbers the convolution of ``x`` has, but for its border."""
+        return x[:, 0].numel() * len(weight) // math.prod(self.stride)
+
+
+@dataclass(frozen=True)
+class NormAgain:
+    """How one batch was normalised: all that is needed to do it again, and its backward pass, but for tensors."""
+
+    training: bool
+    eps: float
+
+    def again(self, x: Tensor, weight: Tensor, bias: Tensor, statistics: Statistics) -> Tensor:
+        """Return what :func:`normalised` returned."""
+        mean, spread = statistics
+        if self.training:
+            # The kernel of evaluation mode, with a scale that is made as that of training mode is: the same to the bit.
+            weight, spread, eps = weight * spread, torch.ones_like(spread), 0.0
+        else:
+            eps = self.eps
+        return torch.native_batch_norm(x, weight, bias, mean, spread, False, 0.0, eps)[0]
+
+    def differentiable(self, x: Tensor, weight: Tensor, bias: Tensor, statistics: Statistics) -> Tensor:
+        """Return the same from torch's own function, for gradients of gradients."""
+        if self.training:
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        return F.batch_norm(x, *statistics, weight, bias, training=False, eps=self.eps)
+
+    def backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, statistics: Statistics, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of x, weight and bias, None for those that are not needed."""
+        running, batch = ((None, None), statistics) if self.training else (statistics, (None, None))
+        found = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, *running, *batch, self.training, self.eps, list(needed)
+        )
+        for_x, for_weight, for_bias = (tensor if need else None for tensor, need in zip(found, needed, strict=True))
+        return for_x, for_weight, for_bias
+
+
+@dataclass(frozen=True)
+class NormActAgain:
+    """The same with the activation after it: a ReLU, or a leaky one of a positive ``slope``."""
+
+    norm: NormAgain
+    slope: float = 0.0
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor, statistics: Statistics, twice: bool) -> Tensor:
+        """Return the map, recorded by autograd; ``twice``: its gradients can be recorded, too."""
+        if twice:
+            return self.activated(self.norm.differentiable(x, weight, bias, statistics))
+        out: Tensor = _NormAct.apply(self, x, weight, bias, *statistics)
+        return out
+
+    def activated(self, y: Tensor) -> Tensor:
+        """Return the activation of ``y``, which is overwritten."""
+        return F.leaky_relu_(y, self.slope) if self.slope else y.relu_()
+
+    def through(self, grad: Tensor, out: Tensor) -> Tensor:
+        """Return the gradient of what :meth:`activated` made ``out`` of."""
+        if self.slope:
+            return torch.ops.aten.leaky_relu_backward(grad, out, self.slope, True)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(grad, out, 0)  # type: ignore[no-any-return]
+
+
+class _NormAct(torch.autograd.Function):
+    """A map made again, and its backward pass with the statistics of the first time."""
+
+    @staticmethod
+    def forward(ctx: Any, how: NormActAgain, x: Tensor, weight: Tensor, bias: Tensor, *statistics: Tensor) -> Tensor:
+        first, second = statistics
+        out = how.activated(how.norm.again(x, weight, bias, (first, second)))
+        ctx.how = how
+        ctx.save_for_backward(x, weight, out, first, second)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, out, *statistics = ctx.saved_tensors
+        grad = ctx.how.through(grads[0], out)
+        return None, *ctx.how.norm.backward(grad, x, weight, statistics, ctx.needs_input_grad[1:4]), None, None
+
+
+def is_plain_activation(act: nn.Module) -> bool:
+    """Whether ``act`` is a ReLU, or a leaky one whose sign its result has, that nobody watches."""
+    return type(act) in (nn.ReLU, nn.LeakyReLU) and slope_of(act) >= 0 and not watched(act)
+
+
+def slope_of(act: nn.Module) -> float:
+    """Return the slope below zero of a ReLU or a leaky one."""
+    return float(act.negative_slope) if isinstance(act, nn.LeakyReLU) else 0.0
+
+
+def normalised(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, NormAgain, Statistics]:
+    """Return ``norm(x)``, counted in its running statistics, and what is needed to do it again.
+
+    Args:
+        norm: one for which :func:`can_be_done_again` holds.
+        x: (N, C, H, W).
+        weight, bias: those of ``norm``.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.momentum is not None
+    if norm.training and x.numel() == x.shape[1]:
+        norm(x)  # which refuses it: a single number has no deviation
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    out, mean, spread = torch.native_batch_norm(
+        x, weight, bias, norm.running_mean, norm.running_var, norm.training, norm.momentum, norm.eps
+    )
+    if not norm.training:  # which another batch may change before backward
+        mean, spread = norm.running_mean.clone(), norm.running_var.clone()
+    return out, NormAgain(norm.training, norm.eps), (mean, spread)
+
+
+def can_be_done_again(norm: nn.Module, x: Tensor) -> bool:
+    """Whether ``norm``, of maps like ``x``, is a batch norm that does what its class says, unwatched."""
+    if type(norm) is not nn.BatchNorm2d or not norm.affine or norm.momentum is None or watched(norm):
+        return False
+    wide = torch.float32 if x.dtype.itemsize < 4 else x.dtype  # statistics in half precision would be rounded
+    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    alike = all(isinstance(y, Tensor) and type(y) in _PLAIN and y.dtype == wide for y in tensors)
+    return alike and norm.track_running_stats and x.device.type in ("cpu", "meta")
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether any hook sees what goes through ``module``, forward or backward, or its ``forward`` was replaced."""
+    everywhere = (
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+    its_own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(everywhere or its_own or "forward" in vars(module))
+
+
+def only_backward(*tensors: Tensor) -> bool:
+    """Whether all are plain tensors without a tangent: one of our functions has no derivative in forward mode."""
+    return all(type(x) in _PLAIN and _tangent(x) is None for x in tensors)
+
+
+def _tangent(x: Tensor) -> Tensor | None:
+    tangent: Tensor | None = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+    return tangent
+
+
+_PLAIN = (Tensor, nn.Parameter)
