@@ -50,7 +50,7 @@ class _Lean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Not on CUDA: see ``unetzoo.nn.convolutions.remakes``. On meta, so that what is counted there holds here.
-        if type(x) is Tensor and x.device.type in ("cpu", "meta") and not transformed():
+        if type(x) is Tensor and x.device.type in ("cpu", "meta") and not transformed() and only_backward(x):
             if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *self.parameters()))):
                 return self._without_gradients(x)
             dtype = autocast_dtype(x)
