@@ -146,7 +146,7 @@ def test_the_command_writes_a_mask_a_plane(tmp_path: Path, model: Path, capsys: 
     assert main([*asked, "--planes", "split"]) == 0
     assert "6 there already" in capsys.readouterr().out
     assert main([*asked, "--planes", "max"]) == 2
-    assert "planes: 'split' there, 'max' now" in capsys.readouterr().err
+    assert "--planes split there, --planes max now" in capsys.readouterr().err
 
 
 def test_a_run_is_judged_on_the_planes_that_it_was_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -822,3 +822,23 @@ def test_a_resolution_for_images_that_are_no_slides(
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="no slide, and give mpp_stored=…"):
         SlideRows(Slide(tmp_path / "0.png", mpp=0.5))
+
+
+def test_nanometres_for_micrometres_are_refused(tmp_path: Path, capsys: Any) -> None:
+    """A mask of 2 × 2 pixels was written."""
+    for mpp in (500, 50.5):
+        with pytest.raises(ConfigError, match=rf"mpp={mpp}: give µm per pixel, from 0.001 to 50; 20× is about 0.5"):
+            Slide("a.svs", mpp=mpp)
+    path = aperio(tmp_path / "a.svs", stained(400, 500), mpp="0.2500")
+    unetzoo.save(unetzoo.create("unet", base_channels=4), tmp_path / "m.safetensors")
+    command = ["predict", str(tmp_path / "m.safetensors"), str(path), "--out", str(tmp_path / "o"), "--tile", "64"]
+    assert main([*command, "--mpp", "7"]) == 1
+    assert "with --mpp 7.0 the image would have 18×14 pixels; give µm per pixel" in capsys.readouterr().err
+    assert main([*command, "--mpp", "4"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--mpp", "2", "--smallest", "9"]) == 2
+    said = capsys.readouterr().err
+    assert "--mpp 4.0 there, --mpp 2.0 now" in said
+    assert "--smallest 0 there, --smallest 9 now" in said
+    assert "{" not in said
+    assert "level" not in said

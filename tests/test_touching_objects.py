@@ -295,7 +295,7 @@ def test_all_that_predict_writes_has_the_same_objects(
         assert areas == found.areas.tolist()
         assert counts[k] == len(found) > len(Predictor(model)(noise / f"{k}.png").instances())
     assert main([*command, "--split", "1.5"]) == 2
-    assert "split: 0.5 there, 1.5 now" in capsys.readouterr().err
+    assert "--split 0.5 there, --split 1.5 now" in capsys.readouterr().err
 
 
 def test_evaluation_counts_objects_that_are_split(model: Path, noise: Path, capsys: pytest.CaptureFixture) -> None:

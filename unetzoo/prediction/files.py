@@ -21,6 +21,7 @@ from unetzoo.files.writing import check_place, write_file
 from unetzoo.objects.table import check_table
 from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image, write_table
 from unetzoo.prediction.beside_rows import Beside
+from unetzoo.prediction.differences import differences
 from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.jobs import find_jobs as find_jobs, is_by_rows, opened
 from unetzoo.prediction.ledger import Ledger
@@ -303,9 +304,7 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) ->
                 raise ValueError(f"an object is needed, not {type(before).__name__}")
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): give another out=…, or overwrite=True") from error
-        changed = [
-            f"{name}: {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
-        ]
+        changed = differences(before, now)
         if changed and any(other != path for other in folder.iterdir()):  # else the call before wrote nothing
             raise ConfigError(
                 f"{folder} holds masks made with other settings: give another out=…, or overwrite=True", changed

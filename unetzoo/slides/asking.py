@@ -20,6 +20,8 @@ SLIDES = (*BY_TIFFFILE, *BY_OPENSLIDE)
 BACKGROUNDS = ("skip", "keep")
 COARSEST = 1000.0
 """The largest µm a pixel of a slide; its inverse is the smallest."""
+COARSEST_READ = 50.0
+"""The largest µm a pixel at which a slide is read. Larger values are nanometres: 250 and 500 are 40× and 20×."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Slide:
 
     def __post_init__(self) -> None:
         found = [
-            f"{name}={value!r}: give µm a pixel, from {1 / COARSEST:g} to {COARSEST:g}"
-            for name, value in (("mpp", self.mpp), ("mpp_stored", self.mpp_stored))
-            if value is not None and not is_microns(value)
+            f"{name}={value!r}: give µm per pixel, from {1 / COARSEST:g} to {most:g}; 20× is about 0.5, 40× 0.25"
+            for name, value, most in (("mpp", self.mpp, COARSEST_READ), ("mpp_stored", self.mpp_stored, COARSEST))
+            if value is not None and not (is_microns(value) and value <= most)
         ]
         found += [] if self.level is None else checks.whole("level", self.level, 0)
         if self.mpp is not None and self.level is not None:

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from unetzoo.errors import InputError
 from unetzoo.slides.asking import Slide
+from unetzoo.slides.resampling import side_of
 
 LONGEST = 1_000_000
 """The most pixels of a side. The largest scans have about 300,000."""
 LARGEST_BLOCK = 2**28
 """The most bytes of a decoded tile or strip, which is decoded as a whole."""
+SMALLEST = 16
+"""The fewest pixels of a side after resampling: fewer are a mistake, such as nanometres for micrometres."""
 SLACK = 0.1
 """The share by which a resolution may be finer than level 0: scanners of "40×" have 0.22 to 0.26 µm."""
 
@@ -99,8 +102,18 @@ class Levels(ABC):
         level = max(
             (k for k, one in enumerate(self.levels) if one.down[0] <= wanted[0] and one.down[1] <= wanted[1]), default=0
         )
+        sides = [side_of(side, step) for side, step in zip(self._finest, wanted, strict=True)]
+        if min(sides) < SMALLEST <= min(self._finest):
+            raise InputError(
+                f"{said}: with mpp={slide.mpp} the image would have {sides[1]}×{sides[0]} pixels; give µm per pixel, "
+                "such as 0.5 for 20×"
+            )
         down = self.levels[level].down
         return Chosen(level, (wanted[0] / down[0], wanted[1] / down[1]), wanted, (float(slide.mpp),) * 2)
+
+    @property
+    def _finest(self) -> tuple[int, int]:
+        return self.levels[0].height, self.levels[0].width
 
     def described(self, mpp: tuple[float, float] | None, *, said: bool = True) -> str:
         """Return the levels for messages; and, unless ``said`` is False, that µm a pixel is not known."""
