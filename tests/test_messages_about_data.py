@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from PIL import Image
 
 from unetzoo import ConfigError
 from unetzoo.cli import main
-from unetzoo.data import Labels, check, find_samples
+from unetzoo.data import Labels, check, find_samples, remarks
+from unetzoo.data.stacks import list_samples
 from unetzoo.printing import said_once
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -301,3 +303,48 @@ def test_a_prediction_says_once_what_stops_many(tmp_path: Path, capsys: pytest.C
     assert re.search(r"0\.tif:? .*--planes split.*and 3 others: .*1\.tif, .*2\.tif, …$", line)
     assert main([*words, "--json"]) == 1
     assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["failed"] * 4
+
+
+@pytest.mark.parametrize(
+    ("names", "together"),
+    [
+        (["Image_01L", "Image_01R", "Image_02L", "Image_02R", "Image_03L", "Image_03R"], 3),
+        (["1 left", "1 right", "2 left", "2 right", "3 left", "4 right"], None),  # two of four
+        (["p1a", "p1b", "p2a", "p2b", "p3a", "p3b", "p3c"], 3),
+        (["case_1_01", "case_1_02", "case_2_01", "case_2_02", "case_3_slice1", "case_3_slice2"], 3),
+        (["Image_01L", "Image_01R", "Image_02L", "Image_02R", "Image_03L", "Image_03R", "other"], None),
+        (["a1", "a2", "a3", "a4", "a5", "a6"], None),
+        (["2020_01", "2020_02", "2021_01", "2021_02", "2022_01", "2022_02"], None),
+        (["0aL", "1bL", "2cL", "3dL"], None),
+    ],
+)
+def test_names_of_one_patient_suggest_a_group(names: list[str], together: int | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for name in names:
+            pixels = rng.integers(0, 2, (32, 32), np.uint8) * 255
+            Image.fromarray(pixels).save(tmp_path / part / f"{name}.png")
+    said = [line for line in check(tmp_path, Labels()).warnings if "one patient" in line]
+    assert len(said) == (together is not None)
+    if together is not None:
+        group = ast.literal_eval(re.search(r"group=('.*?')", said[0])[1])
+        splits = find_samples(tmp_path, Labels(), group=group, ratios=(0.4, 0.3, 0.3))
+        homes: dict[str, set[str]] = {}
+        for split, found in splits.items():
+            for sample in found:
+                homes.setdefault(re.match(r"(.*?\d+)(?=[LRab_]|c$)", sample.name)[1], set()).add(split)
+        assert len(homes) == together
+        assert all(len(of) == 1 for of in homes.values())
+        assert not [line for line in check(tmp_path, Labels(), group=group).warnings if "patient" in line]
+
+
+def test_real_names_give_no_false_alarm(shared_data: Path) -> None:
+    found = {name: remarks.related_names(list_samples(shared_data / name, Labels()), None)
+             for name in ("nuclei", "polyps", "vessels", "nuclei_16bit")}  # fmt: skip
+    assert [name for name, said in found.items() if said] == ["vessels"]
+
+
+def test_the_command_suggests_a_group_that_can_be_typed(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "check", str(shared_data / "vessels")])
+    assert "give --group '(.*\\d)[ _-]?[LR]$', which" in capsys.readouterr().out

@@ -104,7 +104,11 @@ def _add_running(command: argparse.ArgumentParser) -> None:
 def _add_objects(command: argparse.ArgumentParser) -> None:
     """Add the options that define objects."""
     command.add_argument(
-        "--smallest", type=int, metavar="PIXELS", help="leave out objects of fewer pixels; needs SciPy"
+        "--smallest",
+        type=int,
+        metavar="PIXELS",
+        help="leave out connected parts of masks with fewer pixels, before --split separates objects, which may be "
+        "smaller; needs SciPy",
     )
     command.add_argument(
         "--holes",

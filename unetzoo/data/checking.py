@@ -90,6 +90,7 @@ def check(
             *remarks.warnings_of(listing, by_split, constant),
             *_beside_crops(train, sides, wanted),
             *exports_of(source),
+            *remarks.related_names(listing, group),
             *(remarks.few_to_validate(listing, by_split, group) if fold is None and not problems else ()),
         ),
         histograms=_histograms(by_split, listing.labels) if closely else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +19,14 @@ _CLASSES = 20
 FEW = 3
 """Fewer validation images, or groups of them, give a warning: their mean says little about other images."""
 _FOLDS = 5
+_ENDINGS = {
+    r"(.*\d)[ _-]?[LR]$": "L or R",
+    r"(.*\d)[ _-]?(?:OD|OS)$": "OD or OS",
+    r"(.*\d)[ _-]?(?:[Ll]eft|[Rr]ight)$": "left or right",
+    r"(.*\d)[ _-]?[A-Da-d]$": "a letter from a to d",
+    r"(.*[A-Za-z].*\d)[_-][A-Za-z]*\d{1,4}$": "a number after another",
+}
+"""Endings of the names of images that may show one patient or sample → what to call them."""
 
 
 def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], constant: Sequence[int]) -> list[str]:
@@ -78,6 +87,29 @@ def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]]
     said = f"val has {counted(images, 'image')}{of}: the best epoch is chosen by {'it' if alone else 'them'} alone, and"
     fix = f"add images, {more}, or train with folds={folds}, which validates on each image once"
     return [f"{said} the figures say little about other images; {fix}"]
+
+
+def related_names(listing: Listing, group: str | None) -> list[str]:
+    """Return a warning if names look as if several images were of one patient or sample, with a group for them.
+
+    Every name must have the same ending, and most of what is before it must be that of several images. Only for images
+    that are split here, without a group.
+    """
+    samples = listing.samples.get("", ()) if group is None else ()
+    names = [sample.stack for sample in samples]
+    for pattern, what in _ENDINGS.items():
+        found = [re.search(pattern, name) for name in names]
+        stems = Counter(match[1] for match in found if match is not None)
+        shared = [stem for stem, count in stems.items() if count > 1]
+        if None in found or len(stems) < FEW or 2 * len(shared) <= len(stems):
+            continue
+        two = sorted(
+            name for name, match in zip(names, found, strict=True) if match is not None and match[1] == min(shared)
+        )
+        of = f"{len(shared)} of {len(stems)} beginnings are those of several images"
+        fix = f"if these show one patient or sample, give group={pattern!r}, which keeps them in one split"
+        return [f"all names end in {what}, and {of}, such as {two[0]!r} and {two[1]!r}: {fix}"]
+    return []
 
 
 def larger_than_crops(train: Sequence[Findings], labels: Labels, crop: crops.Size) -> list[str]:

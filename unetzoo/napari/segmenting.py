@@ -56,7 +56,7 @@ class Segmented:
         return shows_objects(self.found[0].config, self.found[0].split)
 
     def at(self, threshold: float, smallest: int = 0) -> Segmented:
-        """Return it with the masks for a threshold, from 0 to 1, without objects of fewer pixels than ``smallest``.
+        """Return it with the masks for a threshold, from 0 to 1, without components of fewer pixels than ``smallest``.
 
         Raises:
             ConfigError: small objects are to be left out, but SciPy is missing.

@@ -69,8 +69,9 @@ class Predictor:
         threshold: of probabilities, one number for all classes or one per class, or the file that
             ``unetzoo calibrate`` wrote; 0.5 by default. Not for multi-class models, whose mask is the likeliest class.
             ``smallest`` and ``split`` are also taken from the file, if it has them and they are not given.
-        smallest, holes: objects of fewer pixels are removed from masks, and holes of at most so many, or "all", are
-            filled; see ``unetzoo.objects.cleaned``. None: as in the file of ``threshold``, or 0. Needs SciPy.
+        smallest, holes: connected components of fewer pixels are removed from masks, before ``split``, and holes of at
+            most so many, or "all", filled; see ``unetzoo.objects.cleaned``. None: as in the file of ``threshold``, or
+            0. Needs SciPy.
         split: touching objects are separated where they are narrower than their widest part by more than this many
             pixels; 0 for connected components. None: as in the file of ``threshold``, or the default of the task. Masks
             do not change. See ``unetzoo.objects.instances``. Needs scikit-image; without it, a model with
