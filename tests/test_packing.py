@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from drawn import quick
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
@@ -199,6 +200,18 @@ def test_threads_may_share_a_copy() -> None:
 
 
 # Where torch's own operators are used
+
+
+@needs_operators
+@pytest.mark.parametrize("name", ["resunet18", "unetpp_resnet50"])
+def test_no_pass_is_left_for_activations(name: str) -> None:
+    fast, images = unetzoo.optimize(quick(name).eval()), drawn(1, 3, 64, 64)
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        fast(images)
+    called = {event.key: event.count for event in seen.key_averages()}
+    assert "mkldnn::_convolution_pointwise" in called
+    assert not any("relu" in name or "clamp_min" in name for name in called)
+    assert "aten::mkldnn_convolution" not in called
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and what the programs elsewhere take

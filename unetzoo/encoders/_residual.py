@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from unetzoo.nn.norming import hooked, normed
+from unetzoo.nn.packing import PackedConv
 from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.pointwise_norm import passes_by, pointwise_norm_backward
 from unetzoo.nn.programs import of_several, transformed
@@ -75,6 +76,8 @@ class _Lean(nn.Module):
     def _without_gradients(self, x: Tensor) -> Tensor:
         """Return what torchvision's ``forward`` gives, with maps overwritten that nobody needs any more."""
         out, branch = x, self._branch()
+        if type(self.relu) is nn.ReLU and all(_is_folded(conv, norm) for conv, norm in branch):
+            return self._fused(x, [conv for conv, _ in branch])
         for number, (conv, norm) in enumerate(branch, start=1):
             out = _overwritten(norm, convolved(out, conv), conv)
             out = self._activated(out) if number < len(branch) else out
@@ -86,6 +89,15 @@ class _Lean(nn.Module):
         else:
             out += self.downsample(x)
         return self._activated(out)
+
+    def _fused(self, x: Tensor, convolutions: Sequence[nn.Module]) -> Tensor:
+        """Return that of an optimised copy, whose convolutions add the shortcut and apply ReLU themselves."""
+        *before, last = convolutions
+        out = x
+        for conv in before:
+            out = conv(out, after=self.relu)
+        result: Tensor = last(out, add=x if self.downsample is None else self.downsample(x), after=self.relu)
+        return result
 
     def _activated(self, x: Tensor) -> Tensor:
         out: Tensor = self.relu(x)
@@ -129,6 +141,11 @@ def convolved(x: Tensor, conv: nn.Module) -> Tensor:
         out: Tensor = conv(x)
         return out
     return F.conv2d(x, conv.weight, conv.bias, dilation=free_dilation(x, conv.weight))
+
+
+def _is_folded(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether an optimised copy has made ``norm`` part of ``conv``."""
+    return type(conv) is PackedConv and type(norm) is nn.Identity and not hooked(norm)
 
 
 def _overwritten(norm: nn.Module, y: Tensor, conv: nn.Module) -> Tensor:

@@ -19,6 +19,7 @@ from unetzoo.checks import one_of
 from unetzoo.encoders._base import Encoder, Options, register_encoder
 from unetzoo.nn.layers import ConvStyle, make_norm
 from unetzoo.nn.layouts import settled
+from unetzoo.nn.packing import PackedConv
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class ResNetEncoder(Encoder):
         return maps
 
     def _stem_map(self, images: Tensor) -> Tensor:
+        if type(self.conv1) is PackedConv and type(self.bn1) is nn.Identity:
+            return self.conv1(images, after=self.relu)
         out: Tensor = self.relu(self.bn1(self.conv1(images)))
         return out
 

@@ -210,16 +210,16 @@ class PackedConv(nn.Conv2d):
     """A convolution of an optimised copy, with the activation that followed it.
 
     Attributes:
-        after: ReLU, LeakyReLU, or None.
+        after: ReLU, LeakyReLU, or None: none, or one that is given with each call.
     """
 
     packs: Packs
     after: nn.Module | None
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, add: Tensor | None = None, after: nn.Module | None = None) -> Tensor:
         """Return ``after(conv(x) + add)``, (N, O, H, W), of ``x`` (N, C, H, W)."""
         form = Form(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        return convolved(x, self.weight, self.bias, form, self.packs, self.after, add)
+        return convolved(x, self.weight, self.bias, form, self.packs, after or self.after, add)
 
 
 class PackedTranspose(nn.ConvTranspose2d):
