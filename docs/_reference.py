@@ -117,6 +117,7 @@ MODULES = {
         "objects.ObjectScores: true, found, met, pooled, per_image, row, to_dict",
         "objects.ClassObjects: pooled, per_image",
         "objects.table",
+        "objects.counts",
         "objects.polygons",
         "objects.to_geojson",
         "objects.to_coco",

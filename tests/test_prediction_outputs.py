@@ -233,8 +233,11 @@ class TestDone:
         Image.fromarray(255 - mask_at(mask)).save(mask)
         before = mask.read_bytes()
         capsys.readouterr()
-        assert main(command) == 1
-        assert re.search(rf"a\.{kind} .*corrected.*--overwrite", capsys.readouterr().err)
+        assert main(command) == 0
+        assert "1 there already (1 corrected by hand)" in capsys.readouterr().out
+        assert mask.read_bytes() == before
+        assert main([*command, "--probabilities"]) == 1
+        assert re.search(rf"a\.{kind} .*corrected.*a\.npy is missing.*--overwrite", capsys.readouterr().err)
         assert mask.read_bytes() == before
         assert main([*command, "--overwrite"]) == 0
         assert mask.read_bytes() != before

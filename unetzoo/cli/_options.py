@@ -105,18 +105,19 @@ def note_of(predictor: Predictor, threshold: object, smallest: object, split: ob
 
 
 def asked_of_objects(
-    *, split: float | None = None, filtered: bool = False, table: object = None
+    *, split: float | None = None, filtered: bool = False, table: object = None, counts: object = None
 ) -> list[tuple[str, str]]:
     """Return the packages that the options about objects need, each with what needs it.
 
     Args:
         split: value of the option in pixels, or None.
         filtered: whether small objects are left out, or holes filled.
-        table: file for a table of objects, or None.
+        table, counts: files for the tables of objects and of counts, or None.
     """
     needs = [("scipy", "objects")] if filtered or split else []
     needs += [("skimage", "objects that are split")] if split else []
-    return needs + ([] if table is None else [("skimage", "a table of objects")])
+    needs += [] if table is None else [("skimage", "a table of objects")]
+    return needs + ([] if counts is None else [("scipy", "a table of counts"), ("skimage", "a table of counts")])
 
 
 def numbers(text: str) -> list[float]:

@@ -88,7 +88,7 @@ def add(commands: Any) -> None:
     add_range(command)
     command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes one mask per plane")
     _add_running(command)
-    command.set_defaults(run=_predict, writes=("table",))
+    command.set_defaults(run=_predict, writes=("table", "counts"))
 
 
 def _add_running(command: argparse.ArgumentParser) -> None:
@@ -123,6 +123,12 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
         "of each channel, under scikit-image's names, also in µm where the pixel size is known; needs scikit-image",
     )  # fmt: skip
     command.add_argument(
+        "--counts",
+        metavar="FILE.csv",
+        help="also write a table with one row per image, also for those without objects: how many objects it has, "
+        "their area and share of the image, in µm² and per mm² where the pixel size is known; needs unetzoo[objects]",
+    )
+    command.add_argument(
         "--split", type=float, metavar="PIXELS",
         help="separate touching objects where the neck between them is narrower than both by more than this, in "
         "half-widths, such as 1.5; masks do not change; needs scikit-image (default: 0, each connected component is an "
@@ -132,7 +138,9 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> int | None:
     filtered = bool(options.smallest or options.holes)
-    check_installed(asked_of_objects(split=options.split, filtered=filtered, table=options.table))
+    check_installed(
+        asked_of_objects(split=options.split, filtered=filtered, table=options.table, counts=options.counts)
+    )
     import torch
 
     from unetzoo.devices import reuse_memory
@@ -142,7 +150,7 @@ def _predict(options: argparse.Namespace) -> int | None:
     reuse_memory()
     # A warning of Pillow about large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
-    table = None if options.table is None else Path(options.table)
+    table, counts = (None if path is None else Path(path) for path in (options.table, options.counts))
     outputs = files.Outputs(
         Path(options.out),
         options.overlay is not None,
@@ -150,6 +158,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         options.write,
         table,
         options.overlay == "outline",
+        counts,
     )
     outputs.writers()  # raises an error before any work
     _check_order(options.model, options.images)
@@ -251,6 +260,7 @@ def _record(outcome: Outcome, wording: Wording) -> dict[str, Any]:
         return {**record, "status": "failed", "error": wording(outcome.error)}
     new = outcome.found is not None or outcome.rows is not None
     record |= {"status": "segmented" if new else "there already", "mask": outcome.job.name}
+    record |= {"corrected": True} if outcome.corrected else {}
     if outcome.found is not None:
         record |= {"size": list(outcome.found.mask.shape[-2:]), "shares": outcome.found.shares()}
     if outcome.background is not None:
@@ -269,7 +279,8 @@ def _summarise(report: Report, written: Outputs, options: argparse.Namespace, ob
         return
     parts = [f"{len(report.done)} segmented"]
     parts += [] if objects is None or not report.done else [f"{counted(objects, 'object')} in them"]
-    parts += [f"{len(report.skipped)} there already"] if report.skipped else []
+    hand = f" ({len(report.corrected)} corrected by hand)" if report.corrected else ""
+    parts += [f"{len(report.skipped)} there already{hand}"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     places = written.places() if report.done or report.skipped else {}
     others = "".join(f"; {kind} in {printable(path)}" for kind, path in places.items())

@@ -15,6 +15,7 @@ Needs ``pip install "unetzoo[objects]"``.
 from unetzoo.objects import label_images as label_images  # it registers its formats
 from unetzoo.objects.cleaning import cleaned
 from unetzoo.objects.coco import to_coco
+from unetzoo.objects.counting import counts
 from unetzoo.objects.finding import Instances, instances
 from unetzoo.objects.geojson import to_geojson
 from unetzoo.objects.labelme import to_labelme
@@ -34,6 +35,7 @@ __all__ = [
     "ObjectScores",
     "Writer",
     "cleaned",
+    "counts",
     "instances",
     "matched",
     "polygons",

@@ -82,3 +82,30 @@ def in_reading_order(
     new = np.zeros(len(values) + 1, np.int32)
     new[order + 1] = np.arange(1, len(values) + 1)
     return new[numbers], values[order]
+
+
+def redrawn(ids: NDArray[Any], plane: NDArray[Any]) -> NDArray[np.int32]:
+    """Return numbers of the objects of a mask that was changed after its objects were known.
+
+    An object keeps the pixels that the mask still has; cut into parts, it is several objects. Pixels that the mask has
+    in addition belong to the object that most of them touch, corners included, or are objects of their own.
+
+    Args:
+        ids: (H, W), the objects before, connected each; 0 is none.
+        plane: (H, W), not 0 in the mask as it is now.
+    """
+    scipy = ndimage()
+    structure = scipy.generate_binary_structure(2, 2)
+    _, dense = np.unique(ids, return_inverse=True)
+    dense = dense.reshape(ids.shape) + int(ids.min() > 0)  # numbers may be anything; find_objects needs small ones
+    numbers, values = components(np.where(plane != 0, dense, 0), 2)
+    before, count = numbers.copy(), len(values)
+    added = scipy.label((plane != 0) & (numbers == 0), structure)[0]
+    for k, (down, across) in enumerate(scipy.find_objects(added), 1):
+        box = slice(max(down.start - 1, 0), down.stop + 1), slice(max(across.start - 1, 0), across.stop + 1)
+        inside = added[box] == k
+        around = before[box][scipy.binary_dilation(inside, structure)]
+        touched = np.bincount(around[around > 0])
+        count += 0 if touched.any() else 1
+        numbers[box][inside] = touched.argmax() if touched.any() else count
+    return numbers

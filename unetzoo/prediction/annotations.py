@@ -6,18 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.objects import Annotated
-from unetzoo.objects.table import table_file
-from unetzoo.prediction.inputs import as_image
-from unetzoo.prediction.jobs import is_by_rows, microns, opened
+from unetzoo.prediction.finished import objects_in
 from unetzoo.prediction.ledger import Ledger
-from unetzoo.prediction.outputs import Job, Outputs, mask_paths
-from unetzoo.prediction.results import Prediction, annotated, of_files
-from unetzoo.prediction.table_by_rows import tables
+from unetzoo.prediction.outputs import Job, Outputs
+from unetzoo.prediction.results import Prediction, annotated
 
 
 def check_shared(outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
@@ -69,52 +63,15 @@ def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, spl
     for path, text in outputs.beside(config).items():
         ledger.write(path, [text.encode()])
     for kind, (_, path) in outputs.shared().items():
-        ledger.write(path, outputs.writers()[kind].pieces(_of_masks(jobs, outputs, config, split, path.parent)))
-
-
-def write_table(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float) -> None:
-    """Write the table of the objects of all images, read from their masks, including masks of earlier runs.
-
-    Args:
-        jobs, outputs, config, split: see :func:`write_of_all`.
-
-    Raises:
-        InputError: a mask or an image cannot be read.
-        WriteError: the file cannot be written.
-    """
-    if outputs.table is None:
-        return
-    sizes = [microns(job) for job in jobs]
-    with table_file(outputs.table, config.in_channels, microns=any(sizes)) as write:
-        for job, mpp in zip(jobs, sizes, strict=True):
-            if is_by_rows(job):
-                labels = outputs.annotations(job, config)["labels"] if config.task == "instances" else {}
-                with opened(job) as source:
-                    for columns in tables(outputs.mask(job), [*labels.values()], source, config, split):
-                        write(job.image, columns)
-                continue
-            seen = as_image(job.source, job.planes)
-            image = images.own_channels(seen.image, config.in_channels, seen.alpha)
-            found = _of_mask(job, outputs, config, split)
-            write(job.image, objects.table(found, image, class_names=config.class_names, mpp=mpp))
+        ledger.write(path, outputs.writers()[kind].pieces(_of_masks(jobs, outputs, config, split, ledger, path.parent)))
 
 
 def _of_masks(
-    jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float, folder: Path
+    jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float, ledger: Ledger, folder: Path
 ) -> Iterator[Annotated]:
     for job in jobs:
-        found = _of_mask(job, outputs, config, split)
+        found, _ = objects_in(job, outputs, config, split, ledger)
         yield Annotated(found, config.class_names, job.image, _from(folder, job.source))
-
-
-def _of_mask(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> objects.Instances:
-    mask = of_files([images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)], config)
-    ids = None
-    if config.task == "instances":  # a mask does not show which objects there are
-        ids = torch.stack(
-            [images.read_values(path)[0].long() for path in outputs.annotations(job, config)["labels"].values()]
-        )
-    return objects.instances(mask, config.pixel_task, config.num_classes, split=split, ids=ids)
 
 
 def _from(folder: Path, source: Path) -> str:

@@ -13,19 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unetzoo import images
-from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, UnetzooError
-from unetzoo.files import identity, strict_json
-from unetzoo.files.writing import check_place, write_file
-from unetzoo.objects.table import check_table
-from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image, write_table
+from unetzoo.files import strict_json
+from unetzoo.files.writing import write_file
+from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image
 from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.differences import differences
 from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.jobs import find_jobs as find_jobs, is_by_rows, opened
 from unetzoo.prediction.ledger import Ledger
-from unetzoo.prediction.marks import Mark, is_cut_off, mark_in
+from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.opened import OpenedRows
 from unetzoo.prediction.outputs import (
     LEDGER,
@@ -33,18 +30,19 @@ from unetzoo.prediction.outputs import (
     Job as Job,
     Outputs as Outputs,
     check_outputs as check_outputs,
-    mask_paths,
 )
 from unetzoo.prediction.overlay_by_rows import shrinking
 from unetzoo.prediction.pixel_size import size_of
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.remarks import told_together
-from unetzoo.prediction.results import Prediction, shows_objects, write_masks
-from unetzoo.prediction.stored import SUFFIXES, is_big
-from unetzoo.printing import printable
+from unetzoo.prediction.results import Prediction, write_masks
+from unetzoo.prediction.tables import write_tables
+from unetzoo.prediction.there import SIZE, found_there, sizes_of
 
 SETTINGS = "settings"
 """Entry in the marks of masks: a hash of the settings."""
+STORED = "mpp_stored"
+"""Entry next to the settings in a folder's record: the size that was given for images whose files state none."""
 SHOWN = "overlay"
 """Entry next to the settings in a folder's record: how its overlays show masks and objects, so that none are mixed."""
 READ_AHEAD = 4
@@ -64,6 +62,7 @@ class Outcome:
         background: the share of a slide that was left out because it is not tissue; None if tissue was not looked for.
         shrunk: how many pixels of the mask, in each direction, one pixel of the overlay covers, if written by rows.
         microns: the size of a pixel of the overlay in µm, down and across; None if unknown.
+        corrected: whether its mask or label image existed, and was corrected by hand.
     """
 
     job: Job
@@ -74,6 +73,7 @@ class Outcome:
     background: float | None = None
     shrunk: float | None = None
     microns: tuple[float, float] | None = None
+    corrected: bool = False
 
 
 Tell = Callable[[Outcome], object]
@@ -108,11 +108,13 @@ class Report:
     Attributes:
         done: images that were segmented.
         skipped: images whose masks existed already.
+        corrected: those of them whose masks or label images were corrected by hand.
         failed: image → what is wrong with it.
     """
 
     done: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
+    corrected: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 
 
@@ -147,21 +149,22 @@ def predict_files(
     """
     outputs = outputs.of_model(predictor.config, predictor.split)
     check_outputs(jobs, outputs, predictor.config)
-    if outputs.table is not None:
-        check_table(outputs.table)
-        check_place(outputs.table)  # or an error hours later
+    outputs.check_tables()
     ledger = Ledger(outputs.folder / LEDGER, overwrite)
     check_shared(outputs, predictor.config, ledger)
-    _keep_record(outputs, settings, overwrite)
+    stored = next((job.mpp for job in jobs if job.slide is None), None)
+    _keep_record(outputs, settings, stored, overwrite)
     report, tell = Report(), _Listener(tell)
-    made_under = {SETTINGS: _digest(settings)}
+    made_under = {SETTINGS: _digest(settings), **({} if stored is None else {SIZE: round(stored * 1e6)})}
     left = []
     for job in jobs:
         with _reported(report, job, tell):
             _refuse_by_rows(job, outputs, predictor)
-            if not overwrite and _is_done(job, outputs, predictor.config, predictor.split, made_under):
+            there = None if overwrite else found_there(job, outputs, predictor, made_under, ledger)
+            if there is not None:
                 report.skipped.append(job.source)
-                tell(Outcome(job))
+                report.corrected += [job.source] if there.corrected else []
+                tell(Outcome(job, corrected=there.corrected))
             else:
                 left.append(job)
     with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(2) as writers:
@@ -188,7 +191,7 @@ def predict_files(
         _settle(report, writing, 0, tell)
     good = [job for job in jobs if job.source not in report.failed]
     write_of_all(good, outputs, predictor.config, predictor.split, ledger)
-    write_table(good, outputs, predictor.config, predictor.split)
+    write_tables(good, outputs, predictor.config, predictor.split, ledger)
     return report
 
 
@@ -248,7 +251,7 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
         found.overlay(others["overlays"][0], outline=outputs.outline)
     if "probabilities" in others:
         found.save_probabilities(others["probabilities"][0])
-    sizes = _sizes(job, others, outputs, found.config, found.split)
+    sizes = sizes_of(job, others, outputs, found.config, found.split)
     write_masks(outputs.mask(job), found, replace(mark, others={**mark.others, **sizes}))
     return count
 
@@ -291,7 +294,7 @@ def _write_rows(
     return predictor.write_rows(source, outputs.mask(job), settings, finished, mark, beside=beside)
 
 
-def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) -> None:
+def _keep_record(outputs: Outputs, settings: dict[str, Any], size: float | None, overwrite: bool) -> None:
     folder, path = outputs.folder, outputs.folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
         what = "files that this command did not write, perhaps ground truth"
@@ -304,6 +307,8 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) ->
                 raise ValueError(f"an object is needed, not {type(before).__name__}")
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): give another out=…, or overwrite=True") from error
+        if before.get(STORED) is not None:  # files without a size contradict none
+            now[STORED] = size
         changed = differences(before, now)
         if changed and any(other != path for other in folder.iterdir()):  # else the call before wrote nothing
             raise ConfigError(
@@ -316,70 +321,11 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) ->
                 "or overwrite=True"
             )
         shown = shown or there
-    write_file(path, json.dumps(settings if shown is None else {**settings, SHOWN: shown}, indent=2))
+    more = {name: value for name, value in ((SHOWN, shown), (STORED, size)) if value is not None}
+    write_file(path, json.dumps({**settings, **more}, indent=2))
 
 
 def _digest(settings: Mapping[str, Any]) -> int:
     """Return a hash of the settings, as a number; settings that are None are ignored."""
     given = {name: value for name, value in settings.items() if value is not None}
     return int(hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12], 16)
-
-
-def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float, made_under: Mapping[str, int]) -> bool:
-    """Return whether all outputs of an image exist, are complete, and belong to the image as it is now.
-
-    An ``overwrite`` that ended early, or that was given only some of the images, leaves masks of earlier settings next
-    to its own: their marks show that these have to be done again.
-
-    Raises:
-        InputError: an existing file belongs to another image, or unetzoo did not write it.
-    """
-    mask, others = outputs.mask(job), outputs.others(job, config)
-    masks = mask_paths(mask, config)
-    if (job.slide is not None or job.source.suffix.lower() in SUFFIXES) and mask.exists():
-        masks = [mask]  # one file, written by rows
-    marks = {path: mark_in(path) for path in masks if path.exists()}
-    stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
-    stranger += [path for paths in others.values() for path in paths if path.exists() and mark_in(path) is not None]
-    if stranger:
-        raise InputError(
-            f"{printable(stranger[0])} exists and belongs to another image: give another out=…, or overwrite=True"
-        )
-    changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]
-    if changed:
-        what = "was changed since it was written, perhaps corrected by hand"
-        raise InputError(f"{printable(changed[0])} exists and {what}: move it away, or give overwrite=True")
-    try:
-        now = Mark.of(job.source)
-    except OSError:
-        return False  # reading it will report why
-    if len(marks) < len(masks) or not all(mark is not None and mark.same_image(now) for mark in marks.values()):
-        return False
-    if not all(path.is_file() for paths in others.values() for path in paths):
-        return False
-    wanted = {**_sizes(job, others, outputs, config, split), **made_under}
-    # Marks of earlier versions do not record the settings.
-    return all(wanted.items() <= {**made_under, **mark.others}.items() for mark in marks.values() if mark is not None)
-
-
-def _sizes(
-    job: Job, others: dict[str, list[Path]], outputs: Outputs, config: ModelConfig, split: float
-) -> dict[str, int]:
-    """Return the sizes in bytes of the files written with a mask, by the names that its mark uses for them."""
-    objects = shows_objects(config, split) and not is_by_rows(job)
-    return {outputs.marked(kind, objects): sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
-
-
-def _is_whole(path: Path) -> bool:
-    """Return whether a file is a mask that can be read."""
-    if path.is_dir():
-        return True
-    if is_cut_off(path):
-        return False
-    if is_big(path):
-        return True
-    try:
-        images.read_values(path)
-    except InputError:
-        return False
-    return True

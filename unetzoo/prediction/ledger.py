@@ -48,8 +48,14 @@ class Ledger:
         Raises:
             InputError: there is such a file, and it is complete.
         """
-        if self.overwrite or not path.exists():
-            return
+        if not self.overwrite and self.is_changed(path):
+            what = "was changed since it was written, perhaps corrected by hand"
+            raise InputError(f"{printable(path)} exists and {what}: move it away, or give overwrite=True")
+
+    def is_changed(self, path: Path) -> bool:
+        """Return whether a complete file exists that this command did not write, or that was changed since."""
+        if not path.exists():
+            return False
         digest = hashlib.sha256()
         with path.open("rb") as stream:
             while piece := stream.read(_PIECE):
@@ -57,9 +63,7 @@ class Ledger:
         known = self._known[self._name(path)]
         if _short(digest) not in known:
             self._read()  # another process may have written it
-        if _short(digest) not in known and not _is_cut_off(path):
-            what = "was changed since it was written, perhaps corrected by hand"
-            raise InputError(f"{printable(path)} exists and {what}: move it away, or give overwrite=True")
+        return _short(digest) not in known and not _is_cut_off(path)
 
     def write(self, path: Path, pieces: Iterable[bytes]) -> None:
         """Write a file completely or not at all, and create its folder if there is none.

@@ -13,8 +13,12 @@ from unetzoo import checks
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.names import place_key
+from unetzoo.files.writing import check_place
 from unetzoo.objects import WRITERS, Writer, writers
+from unetzoo.objects.components import ndimage
+from unetzoo.objects.counting import check_counts
 from unetzoo.objects.separating import check_separable, separable
+from unetzoo.objects.table import check_table
 from unetzoo.objects.writing import object_classes
 from unetzoo.printing import printable
 from unetzoo.slides import Slide
@@ -61,6 +65,7 @@ class Outputs:
             ``task="instances"``, "labels" is always written, see :meth:`of_model`.
         table: a CSV file with a row for each object of all images, see ``unetzoo.objects.table``; None: no table.
         outline: overlays show only outlines.
+        counts: a CSV file with a row for each image, see ``unetzoo.objects.counts``; None: no such file.
     """
 
     folder: Path
@@ -69,6 +74,7 @@ class Outputs:
     formats: tuple[str, ...] = ()
     table: Path | None = None
     outline: bool = False
+    counts: Path | None = None
 
     def of_model(self, config: ModelConfig, split: float) -> Outputs:
         """Return the outputs for a model: for ``task="instances"`` with label images, as masks do not separate objects.
@@ -131,7 +137,26 @@ class Outputs:
         """Return where everything but the masks is written: kind → its folder, or its file."""
         kinds = [kind for kind in KINDS if getattr(self, kind)]
         found = {kind: self.folder / kind for kind in (*kinds, *self.formats)}
-        return found if self.table is None else {**found, "objects": self.table}
+        tables = {"objects": self.table, "counts": self.counts}
+        return found | {kind: path for kind, path in tables.items() if path is not None}
+
+    def check_tables(self) -> None:
+        """Raise if a table cannot be written, which would otherwise be an error hours later.
+
+        Raises:
+            InputError: its name does not end in .csv, or both tables have one name.
+            ConfigError: a package that it needs is not installed.
+            WriteError: there is no such place.
+        """
+        if self.table is not None:
+            check_table(self.table)
+            check_place(self.table)
+        if self.counts is not None:
+            check_counts(self.counts)
+            check_place(self.counts)
+            ndimage()
+        if None not in (self.table, self.counts) and _same_place(self.table, self.counts):
+            raise InputError(f"table=… and counts=… would both be {printable(self.counts)}: give two names")
 
     @property
     def shown(self) -> str | None:
@@ -155,6 +180,10 @@ class Outputs:
             ConfigError: a format is unknown, or a package that it needs is not installed.
         """
         return writers(self.formats)
+
+
+def _same_place(one: Path | None, other: Path | None) -> bool:
+    return len({place_key(os.path.realpath(path)) for path in (one, other) if path is not None}) == 1
 
 
 def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:

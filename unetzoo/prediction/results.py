@@ -296,6 +296,19 @@ def of_files(layers: Sequence[Tensor], config: ModelConfig) -> Tensor:
     return mask[0] if config.pixel_task == "binary" else mask
 
 
+def measured(layer: Tensor, config: ModelConfig) -> int:
+    """Return at how many pixels of a layer of a file something was measured."""
+    has_gap = config.pixel_task != "multiclass" or _gap(config) >= config.num_classes
+    return layer.numel() - (int(layer.eq(_gap(config)).sum()) if has_gap else 0)
+
+
+def unknown_values(layer: Tensor, config: ModelConfig) -> list[float]:
+    """Return the values of a layer of a file that a mask does not have."""
+    indices = config.pixel_task == "multiclass"
+    known = [*(range(config.num_classes) if indices else (0, 255)), _gap(config)]
+    return [value for value in torch.unique(layer).tolist() if value not in known]
+
+
 def nodata_tag(config: ModelConfig, missing: bool) -> tuple[Tag, ...]:
     """Return the tag with a mask's nodata value for GDAL, and so for QGIS; no tag if everything was measured."""
     return ((images.NODATA, _ASCII, str(_gap(config))),) if missing else ()

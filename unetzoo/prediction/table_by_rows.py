@@ -24,6 +24,7 @@ from unetzoo.prediction.by_rows import TILE
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.objects_by_rows import Numbered, numbered
 from unetzoo.prediction.outlines_by_rows import ended_objects
+from unetzoo.prediction.results import measured
 from unetzoo.prediction.stored import StoredRows
 
 
@@ -78,6 +79,13 @@ def tables(mask: Path, labels: Sequence[Path], source: Rows, config: ModelConfig
         raise WriteError(f"{folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def measured_by_rows(mask: Path, config: ModelConfig) -> int:
+    """Return the number of pixels of a finished mask at which something was measured."""
+    with StoredRows(mask) as file:
+        bands = range(0, file.height, TILE)
+        return sum(measured(file.rows(y, min(y + TILE, file.height))[0], config) for y in bands)
 
 
 def _found(mask: Path, folder: Path, config: ModelConfig, split: float) -> list[Numbered]:
