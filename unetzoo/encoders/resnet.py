@@ -82,8 +82,9 @@ class ResNetEncoder(Encoder):
 
     def _stem_map(self, images: Tensor) -> Tensor:
         if type(self.conv1) is PackedConv and type(self.bn1) is nn.Identity:
-            return self.conv1(images, after=self.relu)
-        out: Tensor = self.relu(self.bn1(self.conv1(images)))
+            out: Tensor = self.conv1(images, after=self.relu)
+        else:
+            out = self.relu(self.bn1(self.conv1(images)))
         return out
 
     def stages(self) -> list[Sequence[nn.Module]]:
