@@ -33,8 +33,6 @@ from unetzoo.evaluation import evaluate, settings_of_run
 from unetzoo.files.identity import fingerprint
 from unetzoo.prediction.outputs import LEDGER
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 NAMES = unetzoo.list_models(pretrained=True)
 FIGURES = {name: json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
 """What ``unetzoo evaluate`` printed of the images of each split, as docs/trained.md says."""
