@@ -348,3 +348,17 @@ def test_real_names_give_no_false_alarm(shared_data: Path) -> None:
 def test_the_command_suggests_a_group_that_can_be_typed(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["data", "check", str(shared_data / "vessels")])
     assert "give --group '(.*\\d)[ _-]?[LR]$', which" in capsys.readouterr().out
+
+
+def test_check_and_training_count_the_same_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for k in range(6):
+            size = (30, 32) if part == "masks" and k < 3 else (32, 32)
+            Image.fromarray(np.full(size, 255 * (k % 2), np.uint8)).save(tmp_path / part / f"{k}.png")
+    (tmp_path / "images/5.png").write_bytes(b"x")
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "problems (4, grouped by kind)" in capsys.readouterr().out
+    out = str(tmp_path / "run")
+    assert main(["train", "--model", "unet", "--data", str(tmp_path), "--out", out, "--quiet"]) == 2
+    assert "4 things are wrong, grouped by kind:" in capsys.readouterr().err

@@ -21,16 +21,19 @@ class ConfigError(UnetzooError, ValueError):
 
     Attributes:
         problems: one sentence per problem. The message lists them all, and a problem that several files share once.
+        total: the number of problems; larger than that of ``problems`` where a sentence stands for several of a kind.
     """
 
-    def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
+    def __init__(self, headline: str, problems: Sequence[str] = (), *, total: int | None = None) -> None:
         self.problems = tuple(problems) or (headline,)
+        self.total = len(self.problems) if total is None else total
         said = said_once(problems)
         if len(said) == 1:
             headline = f"{headline}: {said[0]}"
         elif said:
             listed = "".join(f"\n  - {problem}" for problem in said)
-            headline = f"{headline}; {len(problems)} things are wrong:{listed}"
+            kinds = ", grouped by kind" if self.total > len(self.problems) else ""
+            headline = f"{headline}; {self.total} things are wrong{kinds}:{listed}"
         super().__init__(headline)
 
 

@@ -106,7 +106,8 @@ class DataReport:
             ConfigError: lists the problems, at most ten of a kind.
         """
         if self.problems:
-            raise ConfigError(f"{self.source!r} cannot be trained on", said_by_kind(self.problems, _ALL))
+            said, total = said_by_kind(self.problems, _ALL), len(self.problems)
+            raise ConfigError(f"{self.source!r} cannot be trained on", said, total=total)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the examples, as values that JSON can hold."""
