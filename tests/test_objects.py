@@ -420,7 +420,7 @@ def test_geojson_of_a_drawn_mask_in_closed_form() -> None:
                     "score": 0.75,
                     "objectType": "detection",
                     "classification": {"name": "nucleus"},
-                    "measurements": {"score": 0.75},
+                    "measurements": {"area": 9, "score": 0.75},
                 },
             }
         ],

@@ -154,7 +154,7 @@ def test_outlines_are_those_of_the_image_in_memory(
     found = predictor(image)
     expected = found.geojson()
     for feature in expected["features"]:
-        del feature["properties"]["score"], feature["properties"]["measurements"]
+        del feature["properties"]["score"], feature["properties"]["measurements"]["score"]
     written["features"].sort(key=lambda feature: feature["properties"]["id"])
     assert written == expected
     heights = found.instances().boxes[:, 3] - found.instances().boxes[:, 1]

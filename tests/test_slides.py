@@ -420,6 +420,8 @@ def test_a_table_of_a_slide_is_in_microns(slide: Path, violet: object, model: Pa
         parts = [np.array(ring) for polygon in polygons for ring in polygon]
         areas = [(p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]).sum() / 2 for p in parts]  # holes turn the other way
         assert float(row["area_um2"]) == pytest.approx(abs(sum(areas)) * 0.25**2, rel=1e-3)
+        measured = feature["properties"]["measurements"]  # what QuPath shows
+        assert measured == {"area": int(row["area"].split(".")[0]), "area_um2": pytest.approx(float(row["area_um2"]))}
         corners = np.concatenate(parts) * 0.25
         assert float(row["bbox-0"]) * 0.4 == pytest.approx(corners[:, 1].min(), abs=1e-2)
         assert corners[:, 1].min() < float(row["centroid-0_um"]) + 0.2 < corners[:, 1].max()

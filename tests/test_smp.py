@@ -45,7 +45,7 @@ def test_what_is_assumed_is_a_warning_and_what_is_idle_is_none(
     smp.Unet("resnet18", encoder_weights=None, **shallow).save_pretrained(tmp_path / "rgb")
     (line,) = told(tmp_path / "rgb", caplog)
     assert "mean and std are ImageNet's" in line
-    assert re.search(r"left out, as by design no logit depends on it: encoder\.layer4.* more;", line)
+    assert re.search(r"left out, as no logit depends on it: encoder\.layer4.* more;", line)
     assert told(tmp_path / "rgb", caplog, mean=(0, 0, 0), std=(1, 1, 1)) == []
     assert unetzoo.from_pretrained(tmp_path / "rgb", mean=(0, 0, 0), std=(1, 1, 1)).config.mean == (0, 0, 0)
     smp.Unet("resnet18", encoder_weights=None, in_channels=4).save_pretrained(tmp_path / "bands")
@@ -293,6 +293,34 @@ def test_a_checkpoint_of_lightning(beside: dict[str, Tensor], tmp_path: Path, ca
         unetzoo.convert(tmp_path / "last.ckpt", tmp_path / "other.safetensors", "smp_unet_resnet34")
 
 
+@pytest.mark.parametrize(
+    ("beside", "mean", "said"),
+    [
+        (([0.7, 0.5, 0.6], [0.1, 0.2, 0.3]), (0.7, 0.5, 0.6), "mean and std are state_dict.mean and state_dict.std;"),
+        (([178.5, 127.5, 153.0], [25.5, 51, 76.5]), (0.7, 0.5, 0.6), "state_dict.std, divided by 255;"),
+        (([0.7, 0.5], [0.1, 0.2]), None, "were not used as mean and std: one value for each of 3 channels is needed"),
+        (([0.7, 0.5, 0.6], [0.1, 0.0, 0.3]), None, "were not used as mean and std: a std above 0"),
+        (([0.7, 0.5, 0.6], [51.0, 51.0, 51.0]), None, r"neither of pixels in \[0, 1\] nor of pixels in \[0, 255\]"),
+    ],
+)
+def test_mean_and_std_next_to_the_network_are_used_or_named(
+    beside: Any, mean: Any, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ImageNet's were assumed, whatever the module had."""
+    other = theirs("unet", decoder_channels=NARROW)
+    state = {f"model.{name}": tensor for name, tensor in other.state_dict().items()}
+    state |= {name: torch.tensor(values)[:, None, None] for name, values in zip(("mean", "std"), beside, strict=True)}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    model = unetzoo.load(tmp_path / "last.ckpt")
+    assert model.config.mean == pytest.approx(mean or (0.485, 0.456, 0.406), abs=1e-7)
+    assert model.config.std == pytest.approx((0.1, 0.2, 0.3) if mean else (0.229, 0.224, 0.225), abs=1e-7)
+    assert re.search(said, caplog.text)
+    assert ("mean and std are ImageNet's" in caplog.text) == (mean is None)
+    assert ("left: " in caplog.text) == (mean is None)
+    given = unetzoo.load_foreign(tmp_path / "last.ckpt", mean=(0.1, 0.1, 0.1), std=(1, 1, 1))
+    assert given.config.mean == (0.1, 0.1, 0.1)
+
+
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.pth.tar", "a.bin", "a.ckpt"])
 def test_a_checkpoint_of_any_ending(name: str, tmp_path: Path) -> None:
     other = theirs("unet", decoder_channels=NARROW)
@@ -367,7 +395,7 @@ def test_the_log_says_what_was_assumed_and_nothing_else(tmp_path: Path, caplog: 
     """At every door: a file of tensors, a folder, and what the caller says himself."""
     other = saved(tmp_path / "theirs", "unet", classes=3)
     torch.save(other.state_dict(), tmp_path / "weights.pth")
-    assumed = ("decoder_interpolation='nearest'", "mean and std are ImageNet's", "assumed: one class per pixel")
+    assumed = ("decoder_interpolation='nearest'", "mean and std are ImageNet's", "one class per pixel")
 
     def line() -> str:
         (record,) = caplog.records
@@ -406,7 +434,11 @@ def test_a_folder_is_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "encoder", "said"),
     [
-        ("FPN", "resnet18", "only its Unet and UnetPlusPlus"),
+        (
+            "FPN",
+            "resnet18",
+            r"only its Unet and UnetPlusPlus.*; its encoder alone fits create\('unet3p_resnet18', pretrained=path\)",
+        ),
         ("Unet", "vgg11", "only its Unet and UnetPlusPlus"),
         ("Unet", "mobilenet_v2", "on another encoder"),
         ("UnetPlusPlus", "resnext101_32x4d", "on another encoder"),

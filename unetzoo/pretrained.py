@@ -247,7 +247,7 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
 def _whole(contents: Contents) -> str:
     """Return a remark on files that hold a complete model."""
     named = all(any(f".{part}." in f".{name}" for name in contents.tensors) for part in ("encoder", "decoder"))
-    return " (of a complete model: unetzoo.load or unetzoo.convert takes such a file)" if named else ""
+    return " (of a complete model: if its network is in the zoo, unetzoo.load takes it)" if named else ""
 
 
 def _another(spec: EncoderSpec, contents: Contents, other: EncoderSpec, prefix: str, decoder: str) -> str:

@@ -35,6 +35,7 @@ CALLS = {
     r"unetzoo\.load or unetzoo\.convert": "'unetzoo convert'",
     r"then load\(…, [^()\n]*\) of the file": "then train from the file",
     r"create\(\.\.\., pretrained=path\)": "'unetzoo train --pretrained FILE'",
+    r"create\('(?P<network>\w+)', pretrained=path\)": r"'unetzoo train --model \g<network> --pretrained FILE'",
     r"unetzoo\.images\.read says where": "replace them by numbers",
     r"unetzoo\.save writes": "'unetzoo convert' writes",
     r" \(unetzoo\.exporting\.About\)": "",

@@ -268,13 +268,13 @@ def taken_and_left(contents: Contents, place: Place, passed: Iterable[Place], na
     taken = {id(place.state[name]) for name in names if name in place.state}
     kept = [path for path, tensor in contents.tensors.items() if id(tensor) in taken]
     rest = [path for path, tensor in contents.tensors.items() if id(tensor) not in taken]
-    parts = [f"{len(taken)} tensors taken from {place}"]
+    parts = [f"{len(taken)} tensors taken" + (f" from {place}" if place.prefix else "")]
     others = [at(contents.path, other) for other in passed]
     if others:
         parts.append(f"it holds another that fits, {others[0]!r}{_and_more(others[1:])}")
     left = _groups([*rest, *contents.others], kept)
     if left:
-        parts.append(f"left: {', '.join(left[:6])}{_and_more(left[6:])}")
+        parts.append(f"left: {', '.join(left[:3])}{_and_more(left[3:])}")
     if contents.foreign:
         names = [f"{name:.100}" for name in contents.foreign[:3]]
         parts.append(f"not built: {', '.join(names)}{_and_more(contents.foreign[3:])}")

@@ -19,12 +19,13 @@ from unetzoo.files.finding import Contents, Place, taken_and_left, usual
 from unetzoo.files.notes import Note
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
+from unetzoo.foreign.statistics import Statistics, statistics_in
 from unetzoo.model import SegmentationModel
 from unetzoo.nn.meta import on_meta
 
 LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
 """All known layouts: the first that fits a state dict is used."""
-SHOWN = 8
+SHOWN = 3
 """Number of left-out tensors that the log names."""
 
 
@@ -62,7 +63,8 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
             ``save_pretrained`` wrote.
         name: of the network in the zoo. Needed only if no tensor tells two networks apart and it is not the usual one.
         **options: as ``create`` takes them, for what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
-            ``normalisation``, ``dropout``. Mean and std are in none of these files.
+            ``normalisation``, ``dropout``. Mean and std are taken from buffers ``mean`` and
+            ``std`` next to the network, as modules of Lightning have them; most files have none.
 
     Raises:
         WeightsError: the file cannot be read, its network is unknown or not in the zoo, or its weights are not finite;
@@ -141,6 +143,13 @@ def fitted(
         told: names of options that the caller gives for the model, which the log does not report as assumed.
     """
     path, layout = found.path, found.layout
+    stored = None
+    if not {"mean", "std", "normalisation"} & {*told, *options}:
+        stored = statistics_in(found.contents, found.place, network.options.get("in_channels", 3))
+    if stored is not None and stored.mean is not None:
+        assumed = tuple(item for item in network.assumed if not {"mean", "std"} & {*item.options})
+        given = {**network.options, "mean": stored.mean, "std": stored.std}
+        network = replace(network, options=given, assumed=assumed)
     if options.get("normalisation") == "image":  # drop the other program's mean and std
         known = {key: value for key, value in network.options.items() if key not in ("mean", "std")}
         network, told = replace(network, options=known), {*told, "mean", "std"}
@@ -163,7 +172,7 @@ def fitted(
         )
     shown = {**{key: value for key, value in network.options.items() if key not in told}, **options}
     model.origin = f"{layout.title} ({layout.home}): {network.remark}"
-    return model, renamed, _note(found, network, left, shown, told)
+    return model, renamed, _note(found, network, left, shown, told, stored)
 
 
 def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None = None) -> Network:
@@ -203,23 +212,35 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _note(
-    found: Located, network: Network, left: Sequence[str], options: Mapping[str, Any], told: Collection[str]
+    found: Located,
+    network: Network,
+    left: Sequence[str],
+    options: Mapping[str, Any],
+    told: Collection[str],
+    stored: Statistics | None,
 ) -> Note:
-    """Return one line about what was taken from a file, what it became, what was left, and what was assumed."""
+    """Return one line about what a file became, what was assumed, and what was left of it."""
     assumed = [item for item in network.assumed if not set(item.options) & set(told)]
     unsaid = {name for item in assumed for name in item.options}
     listed = "".join(f", {key}={value!r}" for key, value in options.items() if key not in unsaid)
-    taken = taken_and_left(found.contents, found.place, found.passed, found.place.state)
-    parts = [f"{found.path}: {found.layout.title}, here {network.name}{listed}", network.remark, taken]
+    parts = [f"{found.path}: {found.layout.title}, here {network.name}{listed}", network.remark]
     idle = [name for name in left if re.fullmatch(network.idle, name)]
     others = [name for name in left if name not in idle]
     if others:
         parts.append(f"left out: {_some(others)}")
     if idle:
-        parts.append(f"left out, as by design no logit depends on it: {_some(idle)}")
+        parts.append(f"left out, as no logit depends on it: {_some(idle)}")
     doubts = [item.said for item in assumed]
     if options.get("num_classes", 1) > 1 and "task" not in {*options, *told}:
-        doubts.append("assumed: one class per pixel, task='multiclass' (give task='multilabel' if classes overlap)")
+        doubts.append("one class per pixel, task='multiclass' (give task='multilabel' if classes overlap)")
+    if doubts:
+        parts.append(f"assumed: {'; '.join(doubts)}")
     if "mean" not in {*options, *told}:
-        doubts.append("it states no mean and std: give those of its training")
-    return Note("; ".join([*parts, *doubts]), doubtful=bool(found.passed or doubts), describes=True)
+        doubts.append("mean and std")
+        parts.append("it states no mean and std: give those of its training")
+    parts += [] if stored is None else [stored.said]
+    used = () if stored is None or stored.mean is None else stored.names
+    rest = {name: tensor for name, tensor in found.contents.tensors.items() if name not in used}
+    contents = replace(found.contents, tensors=rest)
+    parts.append(taken_and_left(contents, found.place, found.passed, found.place.state))
+    return Note("; ".join(parts), doubtful=bool(found.passed or doubts), describes=True)

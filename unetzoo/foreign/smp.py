@@ -48,13 +48,11 @@ _RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, int] | None]] = {
 
 _INTERPOLATION = Assumption(
     ("upsampling",),
-    "assumed: created with decoder_interpolation='nearest', the default (give upsampling='bilinear' if it was created "
-    "with 'bilinear')",
+    "decoder_interpolation='nearest', the default (give upsampling='bilinear' for 'bilinear')",
 )
 _NORMALISATION = Assumption(
     ("mean", "std"),
-    "assumed: mean and std are ImageNet's, as for its encoders (give mean=(0, 0, 0), std=(1, 1, 1) if it was trained "
-    "on pixels that were only divided by 255)",
+    "mean and std are ImageNet's (give mean=(0, 0, 0), std=(1, 1, 1) if pixels were only divided by 255)",
 )
 
 # By tensors
@@ -66,7 +64,7 @@ def _networks(state: State) -> list[Network]:
     found = (re.fullmatch(rf"{place}\.conv1\.0\.weight", name) for name in state)
     blocks = sorted((int(match[1]), match[0]) for match in found if match)
     if not blocks or any(name.startswith("decoder.center.") for name in state):
-        raise UnfitError(TITLE, f"only its {' and '.join(ARCHITECTURES)} on ResNets are here")
+        raise UnfitError(TITLE, f"only its {' and '.join(ARCHITECTURES)} on ResNets are here{_encoder_of(state)}")
     depth, first = len(blocks), blocks[0][1].removesuffix("0.weight")
     encoders = _encoders(state, depth)
     options = {
@@ -82,6 +80,18 @@ def _networks(state: State) -> list[Network]:
     decoder = ARCHITECTURES["UnetPlusPlus" if nested else "Unet"]
     assumed = (_INTERPOLATION, *_assumed(options))
     return [Network(f"{decoder}_{encoder}", options, REMARK, assumed, _idle(depth, nested)) for encoder in encoders]
+
+
+def _encoder_of(state: State) -> str:
+    """Return how to take the encoder of a network that is not in the zoo; nothing if the encoder is not, either."""
+    try:
+        return _of_encoder(_encoders(state, DEPTHS[-1])[0])
+    except UnfitError:
+        return ""
+
+
+def _of_encoder(encoder: str) -> str:
+    return f"; its encoder alone fits create('unet3p_{encoder}', pretrained=path), or another decoder"
 
 
 def _encoder_name(state: State, name: str) -> str:
@@ -252,7 +262,8 @@ def _of_another_kind(kind: object, encoder: str) -> list[str]:
         for key, given, known in found
         if not isinstance(given, str) or given not in known
     ]
-    return ["; and ".join(said)] if said else []
+    taken = _of_encoder(encoder) if len(said) == 1 and encoder in _RESNETS else ""
+    return [f"{'; and '.join(said)}{taken}"] if said else []
 
 
 def _problems(values: Mapping[str, Any]) -> list[str]:

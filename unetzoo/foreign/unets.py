@@ -132,7 +132,7 @@ def _jvanvugt(state: State) -> list[Network]:
     padded = "equal where sides are divisible by 16; elsewhere theirs gives fewer pixels than the image has"
     averaging = "an early version with average pooling is another network, which no tensor shows"
     assumed = Assumption(
-        ("name",), "assumed: created with padding=False, the default (give 'unet' if it was created with padding=True)"
+        ("name",), "created with padding=False, the default (give 'unet' if it was created with padding=True)"
     )
     return [
         Network("unet_valid", options, f"{unpadded}; {averaging}", (assumed,)),

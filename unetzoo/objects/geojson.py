@@ -28,6 +28,7 @@ def to_geojson(
     transform: Iterable[float] | None = None,
     crs: str | None = None,
     scale: tuple[float, float] | None = None,
+    mpp: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Return a GeoJSON FeatureCollection (RFC 7946), for ``json.dump``: a feature for each object.
 
@@ -37,8 +38,9 @@ def to_geojson(
     there are scores.
 
     Without a transform, coordinates are whole pixels, x to the right and y down, as QuPath reads them, and each feature
-    also has QuPath's properties "objectType" (detection), "classification" and "measurements". RFC 7946 allows only
-    degrees, so QGIS takes whole pixels for degrees. A transform therefore needs the ``crs`` of its coordinates.
+    also has QuPath's properties "objectType" (detection), "classification" and "measurements", which QuPath shows:
+    "area" in pixels, "area_um2" with ``mpp``, and "score" if there are scores. RFC 7946 allows only degrees, so QGIS
+    takes whole pixels for degrees. A transform therefore needs the ``crs`` of its coordinates.
 
     Args:
         instances: the result of :func:`unetzoo.objects.instances`.
@@ -53,6 +55,7 @@ def to_geojson(
         scale: for the mask of a smaller copy, pixels of the whole image per pixel of the copy, down and across:
             coordinates are those of the whole image, such as a slide's level 0. Not with a transform. Areas stay those
             of the mask.
+        mpp: µm per pixel of the mask, down and across; None: unknown.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
@@ -63,10 +66,11 @@ def to_geojson(
         *_transform_problems(transform, affine),
         *_crs_problems(crs, transform),
         *_scale_problems(scale, transform),
+        *([] if _are_two(mpp) else [f"mpp={mpp!r:.100}: two numbers above 0 are needed, µm down and across"]),
     ]
     if problems:
         raise ConfigError("cannot write GeoJSON", problems)
-    return {**head_of(crs), "features": features_of(instances, class_names, affine, scale)}
+    return {**head_of(crs), "features": features_of(instances, class_names, affine, scale, mpp=mpp)}
 
 
 def head_of(crs: str | None) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def features_of(
     affine: Sequence[float] | None,
     scale: tuple[float, float] | None,
     *,
+    mpp: tuple[float, float] | None = None,
     ids: Sequence[int] | None = None,
     corner: tuple[int, int] = (0, 0),
 ) -> list[dict[str, Any]]:
@@ -87,7 +92,7 @@ def features_of(
 
     Args:
         instances: objects of an image, or of a part of it.
-        class_names, scale: see :func:`to_geojson`.
+        class_names, scale, mpp: see :func:`to_geojson`.
         affine: the transform, as six numbers.
         ids: ids of the objects; None: they are numbered here.
         corner: row and column of the part's first pixel in the image.
@@ -107,14 +112,15 @@ def features_of(
         }
         properties: dict[str, Any] = {key: row[key] for key in _PROPERTIES if key in row}
         if affine is None:
-            properties |= _for_qupath(properties)
+            properties |= _for_qupath(properties, mpp)
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     return features
 
 
 @register_writer("geojson", title="GeoJSON", suffix=".geojson")
 def _written(found: Annotated) -> str:
-    placed = to_geojson(found.instances, found.class_names, transform=found.transform, crs=found.crs, scale=found.scale)
+    place: dict[str, Any] = {"transform": found.transform, "crs": found.crs, "scale": found.scale, "mpp": found.mpp}
+    placed = to_geojson(found.instances, found.class_names, **place)
     return json.dumps(placed)
 
 
@@ -138,9 +144,14 @@ def _scaled(ring: list[Any], scale: tuple[float, float]) -> list[list[float]]:
     return [[round(x * across, 3), round(y * down, 3)] for x, y in ring]
 
 
-def _for_qupath(properties: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"objectType": "detection", "classification": {"name": properties["class_name"]}}
-    return found | ({"measurements": {"score": properties["score"]}} if "score" in properties else {})
+def _for_qupath(properties: dict[str, Any], mpp: tuple[float, float] | None) -> dict[str, Any]:
+    measured = {"area": properties["area"]}
+    if mpp is not None:
+        measured["area_um2"] = round(properties["area"] * mpp[0] * mpp[1], 6)
+    if "score" in properties:
+        measured["score"] = properties["score"]
+    name = properties["class_name"]
+    return {"objectType": "detection", "classification": {"name": name}, "measurements": measured}
 
 
 def _named(crs: str) -> dict[str, Any]:
@@ -170,13 +181,18 @@ def _transform_problems(transform: object, affine: Sequence[float] | None) -> li
 def _scale_problems(scale: object, transform: object) -> list[str]:
     if scale is None:
         return []
-    if not (
-        isinstance(scale, tuple)
-        and len(scale) == 2
-        and all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in scale)
-    ):
+    if not _are_two(scale):
         return [f"scale={scale!r:.100}: two numbers above 0 are needed, down and across"]
     return [] if transform is None else ["scale with transform: give only one of them"]
+
+
+def _are_two(values: object) -> bool:
+    """Return whether they are two numbers above 0, or None."""
+    return values is None or (
+        isinstance(values, tuple)
+        and len(values) == 2
+        and all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in values)
+    )
 
 
 def _crs_problems(crs: object, transform: object) -> list[str]:

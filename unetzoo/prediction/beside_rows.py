@@ -65,7 +65,8 @@ class Beside:
                 others["labels"] = sum(path.stat().st_size for path in self.labels.values())
             if self.geojson:
                 place = georeference(source.place)
-                self.save(self.geojson, geojson_pieces(layers, config, **place, scale=source.scale))
+                pieces = geojson_pieces(layers, config, **place, scale=source.scale, mpp=source.mpp)
+                self.save(self.geojson, pieces)
                 others["geojson"] = self.geojson.stat().st_size
         if self.overlay is not None:
             write_overlay(mask, source, config, self.overlay, outline=self.outline)

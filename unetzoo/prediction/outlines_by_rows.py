@@ -45,6 +45,7 @@ def geojson_pieces(
     transform: Sequence[float] | None = None,
     crs: str | None = None,
     scale: tuple[float, float] | None = None,
+    mpp: tuple[float, float] | None = None,
 ) -> Iterator[bytes]:
     """Give a FeatureCollection piece by piece, as ``unetzoo.objects.to_geojson`` returns it, without scores.
 
@@ -53,14 +54,15 @@ def geojson_pieces(
     Args:
         layers: the result of ``unetzoo.prediction.objects_by_rows.numbered``.
         config: configuration of the model.
-        transform, crs, scale: see ``to_geojson``.
+        transform, crs, scale, mpp: see ``to_geojson``.
     """
     yield f'{json.dumps(head_of(crs))[:-1]}, "features": ['.encode()
     before, between = 0, ""
     for layer, found in enumerate(layers):
         for part, ids, corner in ended_objects(found, layer, config):
             numbers = (ids + before).tolist()
-            features = features_of(part, config.class_names, transform, scale, ids=numbers, corner=corner)
+            known: dict[str, Any] = {"mpp": mpp, "ids": numbers, "corner": corner}
+            features = features_of(part, config.class_names, transform, scale, **known)
             for feature in features:
                 yield f"{between}{json.dumps(feature)}".encode()
                 between = ",\n"

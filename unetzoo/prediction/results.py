@@ -186,7 +186,7 @@ class Prediction:
         coordinate system.
         """
         return objects.to_geojson(
-            self.instances(), self.config.class_names, **georeference(self.place), scale=self.scale
+            self.instances(), self.config.class_names, **georeference(self.place), scale=self.scale, mpp=self.mpp
         )
 
     def save_annotations(
