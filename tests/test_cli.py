@@ -430,3 +430,9 @@ def test_the_overview_names_an_extra_where_it_is_missing(installed: bool, monkey
     lines = [line for line in _overview.overview().splitlines() if "pip install" in line]
     extras = [re.findall(r"unetzoo\[(\w+)\]", line) for line in lines]
     assert extras == ([] if installed else [["train"], ["demo"], ["export"]])
+
+
+def test_a_decimal_comma_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "nuclei", "a.png", "--mpp-stored", "0,5"])
+    assert "--mpp-stored 0,5: a number is needed, with a decimal point: 0.5" in capsys.readouterr().err

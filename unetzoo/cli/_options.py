@@ -40,6 +40,8 @@ def wanted(action: argparse.Action, text: str) -> str | None:
         named = getattr(action.type, "__name__", "")
         return f"a {named} is needed" if " " in named else None
     named = "a whole number" if action.type is int else "a number"
+    if action.type is float and re.fullmatch(r"-?\d+,\d+", text):
+        return f"{named} is needed, with a decimal point: {text.replace(',', '.')}"
     unit = _UNITS.get(action.metavar) if isinstance(action.metavar, str) else None
     if unit is None:
         return f"{named} is needed"

@@ -152,7 +152,7 @@ class Predictor:
         if asked:
             check_separable()
         elif self.config.task == "instances" and not separable(self.split):
-            _logger.warning("this model separates objects, which needs pip install 'unetzoo[objects]': masks only")
+            _logger.warning("touching objects are not separated, which needs pip install 'unetzoo[objects]'")
 
     @overload
     def __call__(
