@@ -70,8 +70,7 @@ def check(
     problems += _unnumbered(found, labels)
     in_channels = _in_channels(found, problems)
     mean, std, constant = _normalisation(train, in_channels)
-    problems += _type_problems(found)
-    problems += _crop_problems(train, sides)
+    problems += [*_type_problems(found), *_crop_problems(train, sides)]
     settings = {"seed": seed, "group": group, "crop_size": crop_size, "resize": resize, **_shares(listing, ratios)}
     flags = training_flags(source, (labels, listing.labels), settings) if closely and not problems else None
     return DataReport(

@@ -15,6 +15,7 @@ from unetzoo.data import counting, crops, looks, masks
 from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
+from unetzoo.data.stacks import SLIDES_FIX
 from unetzoo.errors import InputError
 from unetzoo.slides import is_slide, smaller_copies
 
@@ -94,12 +95,15 @@ def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings
         wanted: what to look at.
     """
     found = Findings(sample, split)
+    if is_slide(sample.image):
+        found.problems.append(f"{str(sample.image)!r}: that is a slide, {SLIDES_FIX.format(example='')}")
+        return found
     try:
         raster = images.read(sample.files, sample.planes)
         image, missing = raster.pixels, raster.missing
         found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
         found.planes = 1 if sample.planes is None else images.planes_of(sample.image).count
-        found.copies = 0 if is_slide(sample.image) else smaller_copies(sample.image)
+        found.copies = smaller_copies(sample.image)
         dead = not sample.channels and images.has_dead_alpha(image)
         image = image[:-1] if dead else image
         found.channels, found.alpha = image.shape[0], raster.alpha and not dead

@@ -11,7 +11,7 @@ from unetzoo.data.listing import NO_IMAGE, Listing, Sample, Source
 from unetzoo.data.understanding import list_files
 from unetzoo.errors import InputError
 from unetzoo.printing import some_of
-from unetzoo.slides import has_slide_suffix, is_slide
+from unetzoo.slides import has_slide_suffix
 
 SLIDES_FIX = (
     "which 'unetzoo predict' takes, and 'unetzoo evaluate' if a .csv file lists slides and their masks: a first line "
@@ -33,15 +33,16 @@ def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Lis
     With ``labels.planes="split"``, each plane of an image with several is a sample, whose name ends in its number,
     "a[0]", "a[1]" and so on; no other file is opened. A split never separates the planes of one file.
 
-    Slides, see ``unetzoo.slides.is_slide``, are a problem of the listing unless ``slides`` is True: without a
-    resolution or level, their finest level would be read, which is rarely intended.
+    Files with the name of a slide are a problem of the listing unless ``slides`` is True: without a resolution or
+    level, their finest level would be read, which is rarely intended. No file is opened to see whether it is one:
+    ``unetzoo.data.check``, with which training begins, does that.
 
     Raises:
         ConfigError: no data set is there.
     """
     found = with_planes(list_files(source, labels))
     of_slides = [] if slides else [sample.image for part in found.samples.values() for sample in part]
-    names = [str(path) for path in dict.fromkeys(of_slides) if is_slide(path)]
+    names = [str(path) for path in dict.fromkeys(of_slides) if has_slide_suffix(path)]
     # Next to a complete data set there may be anything.
     alone = [name for name in found.leftovers if has_slide_suffix(name)] if found.problems else []
     if not names + alone:

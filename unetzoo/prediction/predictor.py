@@ -357,8 +357,7 @@ class Predictor:
         }
 
     def __repr__(self) -> str:
-        names = ", ".join(self.networks.names)
-        return f"Predictor({names}; task={self.config.task!r}, device={str(self.device)!r})"
+        return f"Predictor({', '.join(self.networks.names)}; task={self.config.task!r}, device={str(self.device)!r})"
 
     def grid(self, source: Rows) -> Grid:
         """Return the tiles of an image; with ``tile="auto"``, they depend on the memory that is free now."""
