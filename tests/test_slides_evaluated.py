@@ -20,7 +20,9 @@ from unetzoo.data import list_samples
 from unetzoo.data.labels import Labels
 from unetzoo.evaluation import evaluate, slides
 from unetzoo.metrics import SegmentationMetrics
+from unetzoo.prediction import layout
 from unetzoo.prediction.networks import Networks
+from unetzoo.prediction.slides import loaded
 
 tifffile = pytest.importorskip("tifffile", reason="slides need tifffile")
 pytest.importorskip("zarr", reason="and zarr")
@@ -125,6 +127,30 @@ def test_polygons_are_in_pixels_of_level_0(task: str, folder: Path) -> None:
     assert slide.shape == true_tile.shape == (3, 200, 250)
     changed = (true_tile != slide).any(0).numpy()
     assert (changed == (true > 0)).mean() > 0.99
+
+
+def test_tiles_of_slides_do_not_depend_on_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same counts on every machine; what is no slide is cut as memory allows."""
+    predictor = Predictor(unetzoo.create("unet", base_channels=4), device="cpu")
+    slide, sides = loaded(Slide(folder / "a.svs", mpp=0.5), None), []
+    monkeypatch.setattr(layout, "SLIDE_TILE", 64)
+    for free in (2**20, 2**36):
+        monkeypatch.setattr(layout, "free_memory", lambda device, free=free: free)
+        usual = predictor.layout.grid(slide.height, slide.width, predictor.device)
+        sides.append((predictor.grid(slide).down.window, usual.down.window))
+    assert [of_slide for of_slide, _ in sides] == [64, 64]
+    assert sides[0][1] != sides[1][1]
+
+
+@pytest.mark.parametrize("tile", [64, None])
+def test_the_command_takes_tiles(tile: int | None, folder: Path, capsys: Any) -> None:
+    torch.manual_seed(2)
+    unetzoo.save(unetzoo.create("unet", base_channels=4), folder / "m.safetensors")
+    tifffile.imwrite(folder / "p.tif", np.uint8(np.random.default_rng(0).integers(0, 2, (200, 250))) * 255)
+    source, model = listed(folder, "p.tif"), str(folder / "m.safetensors")
+    expected = evaluate(Predictor(model, tile=tile), source, slides={"mpp": 0.5}).to_dict()
+    assert main(["evaluate", model, "--data", str(source), "--mpp", "0.5", "--tile", str(tile).lower(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(expected))
 
 
 def test_the_command_says_the_scores_and_leaves_nothing_behind(folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -49,6 +49,9 @@ def wanted(action: argparse.Action, text: str) -> str | None:
     return f"{named} of {unit} is needed{', without a unit' if has_unit else ''}"
 
 
+TILE_HELP = "side of the tiles; none: whole images (default: auto, what fits in memory, and 512 for slides)"
+
+
 def pixels_or(*words: str) -> Any:
     """Return a function that reads a number of pixels, or one of ``words``."""
 

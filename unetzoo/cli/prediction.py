@@ -14,6 +14,7 @@ from unetzoo.cli._options import (
     PLANES,
     PLANES_HELP,
     SEVERAL,
+    TILE_HELP,
     add_range,
     add_slides,
     asked_of_objects,
@@ -66,8 +67,7 @@ def add(commands: Any) -> None:
         help="average over the image at these scales, such as 0.75,1,1.25 (default: 1)",
     )  # fmt: skip
     command.add_argument(
-        "--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS",
-        help="side of the tiles; none: whole images (default: auto, what fits in memory)",
+        "--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS", help=TILE_HELP,
     )  # fmt: skip
     command.add_argument(
         "--overlap", type=_share_or_pixels, default=0.25, metavar="N",

@@ -14,6 +14,7 @@ from unetzoo.cli._options import (
     PLANES,
     PLANES_HELP,
     SEVERAL,
+    TILE_HELP,
     add_range,
     add_slides,
     asked_of_objects,
@@ -138,6 +139,7 @@ def _data_options() -> argparse.ArgumentParser:
     add(
         "--tta", metavar="VIEWS", help="test-time augmentation: none, flips or d4 (flips and rotations) (default: none)"
     )
+    add("--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS", help=TILE_HELP)
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     return shared
 
@@ -241,5 +243,5 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     given = {name: getattr(options, name) for name in names}
     for name in ("colours", "classes"):
         given[name] = None if given[name] is None else given[name].split(",")
-    arguments |= {"device": options.device, "tta": options.tta, "intensity_range": options.intensity_range}
+    arguments |= {name: getattr(options, name) for name in ("device", "tile", "tta", "intensity_range")}
     return Predictor(separated(options.model), **arguments), given

@@ -14,6 +14,8 @@ from unetzoo.prediction.tiles import Grid, lay_out, rounded_up
 
 LARGEST_TILE = 1024
 """Side of the tiles of ``tile="auto"`` if the whole image does not fit: larger tiles are hardly faster."""
+SLIDE_TILE = 512
+"""Side of the tiles of ``tile="auto"`` for slides, on every machine: objects at the borders of tiles depend on it."""
 SHARE = 0.5
 """Share of the free memory for a network's feature maps: convolutions need working memory as well."""
 FALLBACK = 4 * 2**30
@@ -58,9 +60,13 @@ class Layout:
         """Bytes per pixel that the network with the largest need takes."""
         return max(map(memory_of_pixel, self._members))
 
-    def grid(self, height: int, width: int, device: torch.device) -> Grid:
-        """Return the tiles of an image. With ``tile="auto"`` they depend on the memory that is free now."""
-        window = self._window(height, width, device)
+    def grid(self, height: int, width: int, device: torch.device, *, of_slide: bool = False) -> Grid:
+        """Return the tiles of an image. With ``tile="auto"`` they depend on the free memory, but not those of slides.
+
+        Slides are counted on different machines, and the counts are compared.
+        """
+        steady = of_slide and self.tile == "auto"
+        window = self._of_slides(height, width) if steady else self._window(height, width, device)
         overlap = 0 if window is None else self._overlap(window)
         down, across = (lay_out(side, window, overlap, self._unit, self.blend) for side in (height, width))
         return Grid(down, across)
@@ -85,6 +91,10 @@ class Layout:
         # With the full overlap, a small tile would be almost only overlap.
         largest = LARGEST_TILE if self._reach is None else max(LARGEST_TILE, 8 * self._reach)
         return max(min(int(fitting**0.5) // unit * unit, largest), 2 * unit)
+
+    def _of_slides(self, height: int, width: int) -> int | None:
+        side = SLIDE_TILE if self._reach is None else max(SLIDE_TILE, 8 * self._reach)
+        return None if max(height, width) <= side else rounded_up(side, self._unit)
 
     def _overlap(self, window: int) -> int:
         """Return the overlap in pixels, a multiple of the stride, less than a window."""

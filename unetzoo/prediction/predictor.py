@@ -56,8 +56,8 @@ class Predictor:
             ``smallest``, ``split`` and ``tta`` from its ``folds.json`` unless ``threshold`` is given.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps", …
         tile: side of the square tiles in pixels, including the overlap; rounded up to a multiple of the stride. None:
-            the whole image in one tile. "auto": the whole image if it fits in half of the free memory, else 1024 or
-            what fits; if several processes share a machine, a number is safer.
+            the whole image in one tile. "auto": 512 for slides; else the whole image if it fits in half of the free
+            memory, or 1024 or what fits; if several processes share a machine, a number is safer.
         overlap: of neighbouring tiles: a share of their side, below 1; pixels; or "full": twice as far as the network
             looks, 94 pixels for ``unet`` and some 300 for ``resunet34``.
         blend: how overlapping tiles are joined: "gaussian", "linear", or "crop" (each pixel comes from the tile whose
@@ -360,9 +360,9 @@ class Predictor:
         return f"Predictor({', '.join(self.networks.names)}; task={self.config.task!r}, device={str(self.device)!r})"
 
     def grid(self, source: Rows) -> Grid:
-        """Return the tiles of an image; with ``tile="auto"``, they depend on the memory that is free now."""
+        """Return the tiles of an image; with ``tile="auto"`` they depend on the free memory, except for slides."""
         with in_memory(InputError, _SMALLER):  # this runs a network once, to measure its memory
-            return self.layout.grid(source.height, source.width, self.device)
+            return self.layout.grid(source.height, source.width, self.device, of_slide=source.scale is not None)
 
     def _batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         import numpy as np
