@@ -527,7 +527,7 @@ def test_what_is_asked_of_slides_is_said_at_once(model: Path, slide: Path, tmp_p
 
 @pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.slow)])
 def test_resumed_it_writes_the_same_bytes(
-    how: str, slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     command = ["predict", str(model), str(slide), "--tile", "64", "--mpp", "0.45", "--write", "geojson,labels"]
     command += ["--overlay", "--out"]
@@ -554,7 +554,9 @@ def test_resumed_it_writes_the_same_bytes(
             assert main([*command, str(tmp_path / "a")]) == 130
     note = json.loads((tmp_path / "a" / ".a.tif.partial" / "note.json").read_text(encoding="utf-8"))
     assert 100 < note["rows"] < 300
+    capsys.readouterr()
     assert main([*command, str(tmp_path / "a")]) == 0
+    assert f"a.tif: continues at row {note['rows']} of " in capsys.readouterr().err
     assert main([*command, str(tmp_path / "b")]) == 0
     for name in ("a.tif", "labels/a.tif", "geojson/a.geojson", "overlays/a.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -277,8 +277,11 @@ def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:
 
 def _near_ending(name: str) -> str:
     """Return what a name with an unknown ending may mean."""
-    if name.endswith((".pt", ".pth", ".ts")):
-        return "; TorchScript is written only in .zip, packages of BioImage.IO: give that, or .pt2"
+    if name.endswith((".pt", ".pth", ".ts", ".torchscript")):
+        return (
+            "; TorchScript is written only in .zip, packages of BioImage.IO: give that, or .pt2; or call "
+            "torch.jit.trace(model.eval(), images) yourself"
+        )
     ending = Path(name).suffix
     return suggest(ending, FORMATS) if ending else ""
 

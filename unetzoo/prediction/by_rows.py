@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from unetzoo.prediction.results import in_file, stored_as
 from unetzoo.prediction.stored import SUFFIXES, module
 from unetzoo.prediction.strips import Strip
 from unetzoo.prediction.tiles import Grid
+from unetzoo.printing import printable
+
+_logger = logging.getLogger(__name__)
 
 TILE = 512
 """Side of the tiles and chunks of masks."""
@@ -68,7 +72,10 @@ def begun(
     shape = (layers, source.height, source.width)
     # What the rows hold in addition to the mask: rows of a version that kept no edges are not continued.
     beside = {"edge": EDGE} if config.task == "instances" else {}
-    return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity, **beside}, lay_out)
+    mask = PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity, **beside}, lay_out)
+    if mask.done:
+        _logger.info("%s: continues at row %s of %s", printable(target), f"{mask.done:,}", f"{source.height:,}")
+    return mask
 
 
 def kept(part: Tensor, strip: Strip, config: ModelConfig) -> Tensor:
