@@ -172,11 +172,11 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
         (["zzzzzz"], "unknown command 'zzzzzz' (known: list, "),
         (
             ["evaluate", "nuclei", "--data", "a", "--split", "tset"],
-            "--split tset: one of train, val, test is needed; did you mean 'test'",
+            "--split tset: one of train, val, test, all is needed; did you mean 'test'",
         ),
         (
             ["evaluate", "nuclei", "--data", "a", "--split", "validation"],
-            "--split validation: one of train, val, test is needed; did you mean 'val'",
+            "--split validation: one of train, val, test, all is needed; did you mean 'val'",
         ),
         (["export", "nuclei", "a.pt2", "--size", "64", "64", "64"], "unknown: 64"),
     ],

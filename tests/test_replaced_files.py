@@ -102,7 +102,7 @@ def test_every_option_that_names_a_file_to_write_is_known() -> None:
     """Folders of ``predict``, ``train`` and ``data convert`` have rules of their own, see the FAQ."""
     commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
     inner = [action for action in commands["data"]._actions if isinstance(action, argparse._SubParsersAction)]
-    written = {"out", "target", "table", "report", "html", "plot"}
+    written = {"out", "target", "table", "counts", "report", "html", "plot"}
     for name, command in {**commands, **inner[0].choices}.items():
         named = {action.dest for action in command._actions} & written
         own = {"predict": {"out"}, "train": {"out"}}.get(name, set())

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from unetzoo.nn.norming import hooked, normed
+from unetzoo.nn.norming import hooked
 from unetzoo.nn.packing import PackedConv
 from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.pointwise_norm import passes_by, pointwise_norm_backward
@@ -74,34 +73,17 @@ class _Lean(nn.Module):
         return [(conv, norm)]
 
     def _without_gradients(self, x: Tensor) -> Tensor:
-        """Return what torchvision's ``forward`` gives, with maps overwritten that nobody needs any more."""
-        out, branch = x, self._branch()
-        if type(self.relu) is nn.ReLU and all(_is_folded(conv, norm) for conv, norm in branch):
-            return self._fused(x, [conv for conv, _ in branch])
-        for number, (conv, norm) in enumerate(branch, start=1):
-            out = _overwritten(norm, convolved(out, conv), conv)
-            out = self._activated(out) if number < len(branch) else out
-        if self.downsample is None:
-            out += x
-        elif _is_pair(self.downsample):
-            ((conv, norm),) = self._shortcut()
-            out += _overwritten(norm, convolved(x, conv), conv)
-        else:
-            out += self.downsample(x)
-        return self._activated(out)
-
-    def _fused(self, x: Tensor, convolutions: Sequence[nn.Module]) -> Tensor:
-        """Return that of an optimised copy, whose convolutions add the shortcut and apply ReLU themselves."""
-        *before, last = convolutions
+        """Return what torchvision's ``forward`` gives, to the bit; in an optimised copy by its fused convolutions."""
+        *before, last = self._branch()
+        if not (type(self.relu) is nn.ReLU and all(_is_folded(conv, norm) for conv, norm in (*before, last))):
+            plain: Tensor = super().forward(x)
+            return plain
         out = x
-        for conv in before:
+        for conv, _ in before:
             out = conv(out, after=self.relu)
-        result: Tensor = last(out, add=x if self.downsample is None else self.downsample(x), after=self.relu)
+        added = x if self.downsample is None else self.downsample(x)
+        result: Tensor = last[0](out, add=added, after=self.relu)
         return result
-
-    def _activated(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(x)
-        return out
 
     def _plain(self, x: Tensor) -> bool:
         """Whether all parts are those that torchvision put there, and nobody looks at what is between them."""
@@ -135,25 +117,9 @@ LEAN: dict[type, type] = {resnet.BasicBlock: BasicBlock, resnet.Bottleneck: Bott
 """torchvision's class → the one in its place."""
 
 
-def convolved(x: Tensor, conv: nn.Module) -> Tensor:
-    """Return ``conv(x)``, in inference."""
-    if type(conv) is not nn.Conv2d or watched(conv) or not _is_pointwise(conv):
-        out: Tensor = conv(x)
-        return out
-    return F.conv2d(x, conv.weight, conv.bias, dilation=free_dilation(x, conv.weight))
-
-
 def _is_folded(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether an optimised copy has made ``norm`` part of ``conv``."""
     return type(conv) is PackedConv and type(norm) is nn.Identity and not hooked(norm)
-
-
-def _overwritten(norm: nn.Module, y: Tensor, conv: nn.Module) -> Tensor:
-    """Return ``norm(y)`` of what ``conv`` gave, which is overwritten unless somebody else may have it."""
-    if type(conv) is nn.Conv2d and not hooked(conv):
-        return normed(norm, y)
-    out: Tensor = norm(y)
-    return out
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:

@@ -91,7 +91,7 @@ def _encoder_of(state: State) -> str:
 
 
 def _of_encoder(encoder: str) -> str:
-    return f"; its encoder alone fits create('unet3p_{encoder}', pretrained=path), or another decoder"
+    return f"; its encoder alone fits networks of the zoo such as unet3p_{encoder}, with pretrained=FILE"
 
 
 def _encoder_name(state: State, name: str) -> str:

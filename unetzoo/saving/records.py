@@ -139,9 +139,9 @@ def without_model(folder: Path) -> str | None:
         return f"the run in {folder} has finished no epoch yet: 'unetzoo train --resume {folder}' continues it{so_far}"
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and model_in(path) is not None]
     if inside:
-        return (
-            f"the folder {folder} holds several models: give one of them, {some_of([*map(str, inside)], quoted=False)}"
-        )
+        models = some_of([*map(str, inside)], quoted=False)
+        several = f"several models: give one of them, {models}"
+        return f"the folder {folder} holds " + (several if len(inside) > 1 else f"no model.safetensors itself: give {models}")
     return None
 
 
