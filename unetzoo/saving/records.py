@@ -140,8 +140,8 @@ def without_model(folder: Path) -> str | None:
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and model_in(path) is not None]
     if inside:
         models = some_of([*map(str, inside)], quoted=False)
-        several = f"several models: give one of them, {models}"
-        return f"the folder {folder} holds " + (several if len(inside) > 1 else f"no model.safetensors itself: give {models}")
+        held = "several models: give one of them," if len(inside) > 1 else "no model.safetensors itself: give"
+        return f"the folder {folder} holds {held} {models}"
     return None
 
 
