@@ -437,7 +437,7 @@ def test_a_folder_is_converted(tmp_path: Path) -> None:
         (
             "FPN",
             "resnet18",
-            r"only its Unet and UnetPlusPlus.*; its encoder alone fits .* such as unet3p_resnet18, with pretrained=FILE",
+            "only its Unet and UnetPlusPlus.*; its encoder alone fits .* such as unet3p_resnet18, with pretrained",
         ),
         ("Unet", "vgg11", "only its Unet and UnetPlusPlus"),
         ("Unet", "mobilenet_v2", "on another encoder"),
