@@ -26,7 +26,7 @@ convolution's time, and packed weights would only take memory."""
 FEWEST_TAPPED = 32
 """Channels in from which a convolution to one or a few channels is computed by its taps."""
 
-Pair = tuple[int, int]
+Pair = tuple[int, ...]
 
 
 class Form(NamedTuple):
@@ -218,7 +218,8 @@ class PackedConv(nn.Conv2d):
 
     def forward(self, x: Tensor, add: Tensor | None = None, after: nn.Module | None = None) -> Tensor:
         """Return ``after(conv(x) + add)``, (N, O, H, W), of ``x`` (N, C, H, W)."""
-        form = Form(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+        assert not isinstance(self.padding, str)  # these are not packed
+        form = Form(self.stride, self.padding, self.dilation, self.groups)
         return convolved(x, self.weight, self.bias, form, self.packs, after or self.after, add)
 
 

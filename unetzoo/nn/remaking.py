@@ -19,20 +19,15 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
 from unetzoo.nn.layouts import heavy_in_training
+from unetzoo.nn.packing import Form
 
 Statistics = tuple[Tensor, Tensor]
 """Two tensors of a number per channel: in training mode the batch's mean and its inverse deviation, in evaluation mode
 running mean and variance."""
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """The settings of a convolution. Its ``backward`` is written out, not recorded."""
-
-    stride: Sequence[int] = (1, 1)
-    padding: Sequence[int] = (0, 0)
-    dilation: Sequence[int] = (1, 1)
-    groups: int = 1
+class Convolution(Form):
+    """A convolution of this form. Its ``backward`` is written out, not recorded."""
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the convolution of ``x``, laid out as ``x`` is."""

@@ -19,6 +19,7 @@ from unetzoo.files.writing import write_file
 from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image
 from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.differences import differences
+from unetzoo.prediction.existing import SIZE, found_there, sizes_of
 from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.jobs import find_jobs as find_jobs, is_by_rows, opened
 from unetzoo.prediction.ledger import Ledger
@@ -37,7 +38,6 @@ from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, write_masks
 from unetzoo.prediction.tables import write_tables
-from unetzoo.prediction.there import SIZE, found_there, sizes_of
 
 SETTINGS = "settings"
 """Entry in the marks of masks: a hash of the settings."""
