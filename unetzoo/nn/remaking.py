@@ -20,6 +20,7 @@ from torch.nn.modules import module as torch_module
 
 from unetzoo.nn.layouts import heavy_in_training
 from unetzoo.nn.packing import Form
+from unetzoo.nn.pointwise import weight_gradient
 
 Statistics = tuple[Tensor, Tensor]
 """Two tensors of a number per channel: in training mode the batch's mean and its inverse deviation, in evaluation mode
@@ -41,6 +42,8 @@ class Convolution(Form):
         self, grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of x, weight and bias, None for those that are not needed."""
+        matrix = self._matrix_gradient(grad, x, weight) if needed[1] else None
+        needed = (needed[0], needed[1] and matrix is None, needed[2])
         heavy = heavy_in_training(x, weight, grad.numel())
         if heavy:
             grad, x = grad.contiguous(), x.contiguous()
@@ -49,7 +52,12 @@ class Convolution(Form):
         )
         if heavy and needed[0]:
             for_x = for_x.contiguous(memory_format=torch.channels_last)
+        for_weight = for_weight if matrix is None else matrix
         return for_x, for_weight, for_bias
+
+    def _matrix_gradient(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+        plain = weight.shape[2:] == (1, 1) and tuple(self.padding) == (0, 0) and self.groups == 1
+        return weight_gradient(grad, x, weight, self.stride) if plain else None
 
     def _numbers(self, x: Tensor, weight: Tensor) -> int:
         """Return how many numbers the convolution of ``x`` has, but for its border."""

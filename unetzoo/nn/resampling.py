@@ -24,7 +24,7 @@ from torch import Tensor
 from unetzoo.nn.doubling import doubles, phase_gradients, phases
 from unetzoo.nn.gpu_costs import CUDA
 from unetzoo.nn.packing import Form, Packs, convolved, packable
-from unetzoo.nn.pointwise import free_dilation
+from unetzoo.nn.pointwise import pointwise_gradients
 from unetzoo.nn.programs import transformed
 from unetzoo.nn.whole_maps import (
     MODES as MODES,
@@ -314,20 +314,18 @@ def _tiled_gradients(
     x = x.contiguous(memory_format=torch.channels_last)
     grad = grad.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(2)
     mixer = weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None]
-    grad_x = torch.zeros_like(x) if needed[0] else None
-    grad_mixer = torch.zeros_like(mixer)
+    grad_x = torch.empty_like(x) if needed[0] else None  # the tiles cover it
+    grad_mixer: Tensor | None = None
     for images, band, panel in _tiles(len(x), rows, columns, x.dtype, adjoint=True):
         tile = (images, slice(None), slice(band.start, band.stop), slice(panel.start, panel.stop))
         z = _narrowed(grad[images], band, panel, (rows.taps, columns.taps), len(weight))
-        z, spread = z.permute(0, 3, 1, 2), [free_dilation(x, mixer)] * 2
-        part_x, part_mixer, _ = torch.ops.aten.convolution_backward(
-            z, x[tile], mixer, None, [1, 1], [0, 0], spread, False, [0, 0], 1, [*needed, False]
-        )
-        if grad_x is not None:
+        below = x[tile].contiguous(memory_format=torch.channels_last)
+        part_x, part_mixer = pointwise_gradients(z.permute(0, 3, 1, 2), below, mixer, needed)
+        if grad_x is not None and part_x is not None:
             grad_x[tile] = part_x
-        if needed[1]:
-            grad_mixer += part_mixer
-    if not needed[1]:
+        if part_mixer is not None:
+            grad_mixer = part_mixer if grad_mixer is None else grad_mixer.add_(part_mixer)
+    if grad_mixer is None:
         return grad_x, None
     out_channels, channels, *kernel = weight.shape
     return grad_x, grad_mixer.view(*kernel, out_channels, channels).permute(2, 3, 0, 1)
