@@ -275,7 +275,7 @@ def test_a_big_image_takes_no_more_memory_than_a_row_of_tiles(tmp_path: Path) ->
     )
     # By way of a shell: Linux counts the peak of the process that starts another as the other's, too.
     shell = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", code]
-    # One arena: glibc keeps some of what each of zarr's threads frees, which is 45 MiB with zarr 3.4, whatever the height.
+    # One arena: of what each of zarr's threads frees, glibc keeps some, 45 MiB with zarr 3.4 at any height.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     said = subprocess.run(shell, capture_output=True, text=True, check=True, env=environment).stdout
     for rows in (512, 513, 4096):

@@ -198,10 +198,10 @@ def kill_saves_of_bytes(folder: Path, kills: dict[int, int]) -> None:
             write(path, numbered(0, size))
             longest = 0.005 + 4 * (time.perf_counter() - before)
             landed[size] = tried = 0
-            # On a busy machine few of them hit: then more are tried.
+            # On a busy machine few of them hit: then more are tried, from when a save has begun.
             while tried < count or (landed[size] < count / 4 and tried < 8 * count):
                 tried += 1
-                saved = killer.kill_one(path, size, longest)
+                saved = killer.kill_one(path, size, longest, writing=tried > count)
                 left = names(folder)
                 landed[size] += len(left) == 2
                 assert len(left) <= 2
