@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import unetzoo
 from unetzoo.nn import packing
 from unetzoo.nn.convolutions import ConcatConv, Upsampled
+from unetzoo.nn.few_outputs import has_few_outputs
 from unetzoo.nn.packing import Form, PackedConv, PackedTranspose, Packs, convolved, pack
 
 BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if packing._known() else False
@@ -104,7 +105,7 @@ def test_few_outputs_are_computed_by_taps(
 ) -> None:
     form = Form(padding=padding)
     x, weight, bias = drawn(2, 64, 11, 13).to(dtype), drawn(out_channels, 64, *kernel).to(dtype), drawn(out_channels)
-    assert packing._has_few_outputs(weight, form) == (out_channels * kernel[0] * kernel[1] <= 16)
+    assert has_few_outputs(weight) == (out_channels * kernel[0] * kernel[1] <= 16)
     found = convolved(x, weight, bias.to(dtype), form, Packs(), nn.ReLU())
     expected = F.conv2d(x.double(), weight.double(), bias.to(dtype).double(), padding=padding).relu()
     check(found, expected)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
+from unetzoo.nn.few_outputs import few_outputs, gains
 from unetzoo.nn.layouts import settled
 from unetzoo.nn.norming import normed
 from unetzoo.nn.packing import Form, Packs, convolved
@@ -164,12 +165,14 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
     norms = [source.norm for source in sources if isinstance(source, Activated)]
     tensors = [*map(_tensor, sources), *(parameter for norm in norms for parameter in norm.parameters())]
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (weight, *tensors))
-    kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor)
+    kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor) and not gains(sources[0], weight)
     if kept_anyway or not recorded or transformed() or not remakes(sources):
         # A trace is compared with a second one without gradients: both must do the same.
         spare = not (recorded or by_tracing())
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
         joined = _joined(maps, weight)
+        if gains(joined, weight):
+            return few_outputs(joined, weight, bias, (padding, padding))
         spread = free_dilation(joined, weight)
         return settled(lambda x: F.conv2d(x, weight, bias, padding=padding, dilation=spread), joined, weight)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)

@@ -8,7 +8,6 @@ small, and activations and sums then read and write the complete map again. The 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,15 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
 from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.programs import transformed
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 """Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
 convolution's time, and packed weights would only take memory."""
-
-FEWEST_TAPPED = 32
-"""Channels in from which a convolution to one or a few channels is computed by its taps."""
 
 Pair = tuple[int, ...]
 
@@ -92,7 +89,7 @@ def convolved(
     """
     name, make = made or ("", _itself)
     fast = packable(x, weight, add)
-    if fast and made is None and _has_few_outputs(weight, form):
+    if fast and made is None and has_few_outputs(weight) and form == Form(padding=form.padding):
         return _finished(_by_taps(x, weight, bias, form, packs), after, add)
     if fast and form.pixels(x) <= MOST_PIXELS[x.dtype]:
         kernel = packs.made((name, form), weight, lambda: _packed(make(weight), form, x.shape))
@@ -121,33 +118,10 @@ def _finished(out: Tensor, after: nn.Module | None, add: Tensor | None) -> Tenso
     return out if after is None else after(out)
 
 
-def _has_few_outputs(weight: Tensor, form: Form) -> bool:
-    """Whether all taps of a kernel fit into the 16 channels that oneDNN computes at once; else most are not used."""
-    out_channels, channels, *kernel = weight.shape
-    taps = math.prod(kernel)
-    fits = 1 < taps <= taps * out_channels <= 16 and channels >= FEWEST_TAPPED
-    return fits and form[::2] == ((1, 1), (1, 1)) and form.groups == 1
-
-
 def _by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, packs: Packs) -> Tensor:
-    """Convolve with a few outputs: a 1×1 convolution to all taps, which are shifted and added."""
-    out_channels, _, *kernel = weight.shape
-    taps = convolved(x, weight, None, Form(), packs, made=("taps of outputs", _taps)).float().contiguous()
-    down, across = form.padding
-    taps = F.pad(taps, (across, across, down, down))
-    height, width = (side - tap + 1 for side, tap in zip(taps.shape[2:], kernel, strict=True))
-    out = taps.new_zeros((len(x), out_channels, height, width))
-    if bias is not None:
-        out += bias[:, None, None]
-    for number, part in enumerate(taps.chunk(math.prod(kernel), dim=1)):
-        row, column = divmod(number, kernel[1])
-        out += part[:, :, row : row + height, column : column + width]
+    taps = convolved(x, weight, None, Form(), packs, made=("taps of outputs", weight_of_taps)).float()
+    out = sum_of_taps(taps, weight, bias, form.padding)
     return out.to(x.dtype).contiguous(memory_format=torch.channels_last)
-
-
-def _taps(weight: Tensor) -> Tensor:
-    """Return the weight of the 1×1 convolution to all taps, (K × L × O, C, 1, 1)."""
-    return weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None].contiguous()
 
 
 def _packed(weight: Tensor, form: Form, shape: torch.Size) -> Tensor:

@@ -36,7 +36,7 @@ def free_dilation(x: Tensor, weight: Tensor) -> int:
         x: (N, C, H, W), what is convolved.
         weight: (O, C, K, L).
     """
-    if weight.shape[2:] != (1, 1) or not _by_onednn(x, weight) or torch.get_num_threads() > 1:
+    if weight.shape[2:] != (1, 1) or not by_onednn(x, weight) or torch.get_num_threads() > 1:
         return 1
     last = x.is_contiguous(memory_format=torch.channels_last)
     return 2 if last or min(weight.shape[:2]) >= FEWEST_FIRST else 1
@@ -54,7 +54,7 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[in
         stride: that of the convolution, which has no padding and one group.
     """
     pixels = grad[:, 0].numel()
-    if weight.shape[1] < MANY or pixels > FEW_PIXELS or torch.is_grad_enabled() or not _by_onednn(x, weight):
+    if weight.shape[1] < MANY or pixels > FEW_PIXELS or torch.is_grad_enabled() or not by_onednn(x, weight):
         return None
     if of_several(grad) or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
@@ -77,7 +77,8 @@ def pointwise_gradients(
     return for_x, for_weight if matrix is None else matrix
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether torch itself runs this, on the CPU in float32, and oneDNN could compute it, and gain."""
     if transformed():  # a compiler has no threads to ask for
         return False
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and len(weight) >= FEWEST
@@ -93,7 +94,7 @@ class PointwiseLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, O) of ``x`` (…, C)."""
-        if not _by_onednn(x, self.weight) or x.numel() <= SMALL or not x.is_contiguous():
+        if not by_onednn(x, self.weight) or x.numel() <= SMALL or not x.is_contiguous():
             return super().forward(x)
         pixels = x.view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         out = F.conv2d(pixels, self.weight[:, :, None, None], self.bias, dilation=2)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
+from unetzoo.nn.few_outputs import few_output_gradients, few_outputs, gains
 from unetzoo.nn.layouts import heavy_in_training
 from unetzoo.nn.packing import Form
 from unetzoo.nn.pointwise import weight_gradient
@@ -32,6 +33,8 @@ class Convolution(Form):
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the convolution of ``x``, laid out as ``x`` is."""
+        if self._by_taps(x, weight):
+            return few_outputs(x, weight, bias, self.padding).contiguous(memory_format=torch.channels_last)
         heavy = heavy_in_training(x, weight, self._numbers(x, weight))
         y = F.conv2d(
             x.contiguous() if heavy else x, weight, bias, self.stride, self.padding, self.dilation, self.groups
@@ -42,6 +45,8 @@ class Convolution(Form):
         self, grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of x, weight and bias, None for those that are not needed."""
+        if self._by_taps(x, weight):
+            return few_output_gradients(grad, x, weight, self.padding, needed)
         matrix = self._matrix_gradient(grad, x, weight) if needed[1] else None
         needed = (needed[0], needed[1] and matrix is None, needed[2])
         heavy = heavy_in_training(x, weight, grad.numel())
@@ -54,6 +59,9 @@ class Convolution(Form):
             for_x = for_x.contiguous(memory_format=torch.channels_last)
         for_weight = for_weight if matrix is None else matrix
         return for_x, for_weight, for_bias
+
+    def _by_taps(self, x: Tensor, weight: Tensor) -> bool:
+        return self == Form(padding=self.padding) and gains(x, weight)
 
     def _matrix_gradient(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
         plain = weight.shape[2:] == (1, 1) and tuple(self.padding) == (0, 0) and self.groups == 1
