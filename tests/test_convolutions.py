@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import unetzoo
 from unetzoo import InputError
-from unetzoo.nn import resampling
+from unetzoo.nn import convolutions, resampling
 from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
 from unetzoo.nn.layers import NORMS, make_norm
 
@@ -88,6 +91,51 @@ def test_values_and_gradients(kinds: str, bias: bool) -> None:
     with torch.no_grad():
         case.train(False)
         torch.testing.assert_close(case.exact(), case.plain(), rtol=1e-12, atol=1e-12)
+
+
+class Backward(TorchDispatchMode):
+    """Counts how often each operator runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kinds", [kinds for kinds in MIXTURES if "+" in kinds])
+def test_gradients_of_one_map_after_the_other(kinds: str, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on large maps: nothing is concatenated but the gradient of the weight, and the values are the same."""
+    monkeypatch.setattr(convolutions, "FEWEST_PIXELS", {torch.float64: 1})
+    monkeypatch.setattr(convolutions, "BLOCK", 1)
+    case = Case(kinds, bias=bias)
+    found, expected = case.exact(), case.plain()
+    above = torch.randn_like(found)
+    with Backward() as seen:
+        ours = torch.autograd.grad(found, case.inputs(case.norms), above)
+    assert seen.counts["convolution_backward"] == len(case.kinds)
+    assert seen.counts["cat"] == 1
+    assert_all_close(ours, torch.autograd.grad(expected, case.inputs(case.twin), above))
+    for frozen in (case.maps[0], case.conv.weight):
+        wanted = [x for x in case.inputs(case.norms) if x is not frozen]
+        theirs = [x for x in case.inputs(case.twin) if x is not frozen]
+        frozen.requires_grad_(False)
+        ours = torch.autograd.grad(case.exact(), wanted, above)
+        assert_all_close(ours, torch.autograd.grad(case.plain(), theirs, above))
+        frozen.requires_grad_(True)
+
+
+def test_no_gradient_of_the_complete_weight_is_made_for_a_part_of_it() -> None:
+    """Of a weight in three parts: autograd's gradient of a slice would be as large as all of it, three times."""
+    conv, coarse = ConcatConv(96 + 4 + 96, 8, 3, 1, bias=False), torch.randn(1, 96, 8, 8)
+    out = conv(Upsampled(coarse, (16, 16)), torch.randn(1, 4, 16, 16), Upsampled(coarse, (16, 16)))
+    with Backward() as seen:
+        out.sum().backward()
+    assert seen.counts["slice_backward"] == seen.counts["new_zeros"] == 0
+    assert conv.weight.grad is not None
 
 
 @pytest.mark.parametrize("training", [True, False])
