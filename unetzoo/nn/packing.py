@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,10 @@ MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 """Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
 convolution's time, and packed weights would only take memory."""
 
+MOST_SIZES = 1000
+"""Sizes of maps for which a layer remembers in which of oneDNN's orders its weight is packed: two or three in all."""
+
+Made = TypeVar("Made")
 Pair = tuple[int, ...]
 
 
@@ -43,10 +47,10 @@ class Packs:
     """What is made once from the weight of one layer of an optimised copy; it is not copied with the layer."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], Tensor] = {}
+        self._made: dict[tuple[object, ...], Any] = {}
         self._source: tuple[torch.UntypedStorage, int] | None = None
 
-    def made(self, name: object, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    def made(self, name: object, weight: Tensor, make: Callable[[], Made]) -> Made:
         """Return ``make()``, which is called once for each name and part of the layer's weight."""
         # The storage is held: while it lives, its address belongs to nothing else.
         source = weight.untyped_storage(), 0 if weight.is_inference() else weight._version
@@ -56,6 +60,23 @@ class Packs:
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = make()
+        return found
+
+    def of_size(self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Tensor]) -> Tensor:
+        """Return what ``make()`` packed for maps of this size, or of another in the same order; called once for each size.
+
+        oneDNN's order of a weight depends on the size. In another one than it asks for, a weight is reordered at each
+        call, by code that takes up to a hundred times as long as the convolution.
+        """
+        sizes: dict[torch.Size, Tensor] = self.made((name, "sizes"), weight, dict)
+        orders: dict[bytes, Tensor] = self.made((name, "orders"), weight, dict)
+        found = sizes.get(size)
+        if found is None:
+            packed = make()
+            order = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
+            if len(sizes) == MOST_SIZES:
+                sizes.clear()
+            found = sizes[size] = orders.setdefault(order, packed)
         return found
 
     def __deepcopy__(self, memo: object) -> Packs:
@@ -92,7 +113,7 @@ def convolved(
     if fast and made is None and has_few_outputs(weight) and form == Form(padding=form.padding):
         return _finished(_by_taps(x, weight, bias, form, packs), after, add)
     if fast and form.pixels(x) <= MOST_PIXELS[x.dtype]:
-        kernel = packs.made((name, form), weight, lambda: _packed(make(weight), form, x.shape))
+        kernel = packs.of_size((name, form), weight, x.shape, lambda: _packed(make(weight), form, x.shape))
     else:
         kernel = weight if made is None else packs.made(name, weight, lambda: make(weight))
     if not fast:
@@ -154,9 +175,8 @@ def _has_operators() -> bool:
 @functools.cache
 def _known() -> bool:
     """Whether this build of torch has the operators: they are private to it."""
-    return hasattr(torch.ops.mkldnn, "_convolution_pointwise") and hasattr(
-        torch.ops.mkldnn, "_reorder_convolution_weight"
-    )
+    names = ("_convolution_pointwise", "_reorder_convolution_weight", "_get_mkldnn_serialized_md")
+    return all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _itself(weight: Tensor) -> Tensor:
