@@ -63,7 +63,7 @@ class Packs:
         return found
 
     def of_size(self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Tensor]) -> Tensor:
-        """Return what ``make()`` packed for maps of this size, or of another in the same order; called once for each size.
+        """Return what ``make()`` packed for maps of this size, or for another in the same order; made once for each.
 
         oneDNN's order of a weight depends on the size. In another one than it asks for, a weight is reordered at each
         call, by code that takes up to a hundred times as long as the convolution.
