@@ -46,6 +46,7 @@ from unetzoo.data.annotations import ANNOTATION_FORMATS  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
 from unetzoo.losses import LOSSES  # noqa: E402
+from unetzoo.nn import convolutions  # noqa: E402
 
 pytest.register_assert_rewrite("trainings")
 gc.disable()  # while tests are collected, where all that is made stays: to look through it took a third of the time
@@ -143,6 +144,12 @@ def light(name: str) -> dict[str, object]:
     widths = (32, 24, 16, 16, 16)[:maps]
     wanted = {"base_channels": 8, "base_features": 8, "branch_channels": 20, "decoder_channels": widths}
     return {key: value for key, value in wanted.items() if key in zoo.signature(name)}
+
+
+@pytest.fixture
+def as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small maps be computed as large ones are, whose inputs of convolutions are made again for backward."""
+    monkeypatch.setattr(convolutions, "SMALL", 0)
 
 
 @pytest.fixture

@@ -174,6 +174,7 @@ def logits_follow_the_formulas(name: str, options: dict) -> None:
         formulas_agree(make(name, torch.float32, **options), *sizes, tolerance=1e-5)
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("name", tried(NAMES, ONCE))
 def test_a_training_step_is_that_of_the_formulas(name):
     """Logits of all heads, the gradient of each parameter, and the statistics that batch norms keep."""

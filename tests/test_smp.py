@@ -24,6 +24,8 @@ from unetzoo.foreign.smp import LAYOUT, network_of
 
 COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
 """Encoders that both have by one name."""
+pytestmark = pytest.mark.usefixtures("as_if_large")
+
 KINDS = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
 NARROW = (32, 24, 16, 12, 8)
 WIDE = (32, 24, 16, 16, 16)

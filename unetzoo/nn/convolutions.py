@@ -35,6 +35,9 @@ from unetzoo.nn.resampling import (
     resize_alike,
 )
 
+SMALL = 2**18
+"""Numbers of a convolution's input up to which it is kept for backward."""
+
 FEWEST_PIXELS = {torch.float32: 512, torch.bfloat16: 32768}
 """Pixels of a batch, by type, from which the backward pass takes the maps of a concatenation one by one: this is up to
 a tenth faster, and their concatenation is never made. On smaller maps one large convolution is faster."""
@@ -183,9 +186,17 @@ def remakes(sources: Sequence[Source]) -> bool:
     """Whether the input of a convolution is recomputed for backward.
 
     Not on CUDA: to concatenate, normalise and resample again takes a tenth of a layer's time there, and on small maps
-    the overhead of Python is larger. ``model.gradient_checkpointing()`` saves more memory if needed.
+    the overhead of Python is larger. ``model.gradient_checkpointing()`` saves more memory if needed. Nor is what is
+    small: it takes a tenth of the time there, too, and saves next to nothing.
     """
-    return _tensor(sources[0]).device.type != "cuda"
+    numbers = sum(_numbers(source) for source in sources)
+    return _tensor(sources[0]).device.type != "cuda" and numbers > SMALL
+
+
+def _numbers(source: Source) -> int:
+    """Return the size of the map of a source, in numbers."""
+    x = _tensor(source)
+    return x[:, :, 0, 0].numel() * math.prod(source.size) if isinstance(source, Upsampled) else x.numel()
 
 
 def _listed(group: Upsampled | list[Source]) -> list[Source]:
