@@ -153,3 +153,26 @@ def test_a_misspelt_kind_of_overlay_is_refused(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["predict", "nuclei", "--overlay", "outlin", str(tmp_path)])
     assert "did you mean 'outline'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mean", "unseen"),
+    [
+        ((190, 140, 180), {"#911eb4", "#f032e6"}),  # tissue in haematoxylin and eosin: purple and magenta
+        ((150, 70, 50), {"#e6194b", "#f58231"}),  # a retina, or a view of an endoscope: red and orange
+        ((60, 110, 55), {"#3cb44b"}),  # vegetation: green
+        ((128, 120, 124), set()),
+        ((0, 0, 0), set()),
+    ],
+)
+def test_objects_have_no_colour_of_the_image_itself(mean: tuple[int, int, int], unseen: set[str]) -> None:
+    image = torch.tensor(mean, dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
+    assert set(images.COLOURS) - set(images.object_palette(image)) == unseen
+    labels = torch.zeros(32, 32, dtype=torch.long)
+    for k in range(7):
+        labels[2:30, 4 * k + 2 : 4 * k + 6] = k + 1
+    shown = images.overlay_objects(image, labels, outline=True)
+    used = {"#" + bytes(pixel).hex() for pixel in shown.flatten(1).T.tolist()}
+    assert len(used) > 2
+    assert not used & unseen
+    assert images.object_palette(image[:1]) == images.COLOURS

@@ -842,7 +842,7 @@ def test_nanometres_for_micrometres_are_refused(tmp_path: Path, capsys: Any) -> 
     capsys.readouterr()
     assert main([*command, "--mpp", "2", "--smallest", "9"]) == 2
     said = capsys.readouterr().err
-    assert "--mpp 4.0 there, --mpp 2.0 now" in said
+    assert "--mpp 4 there, --mpp 2 now" in said
     assert "--smallest 0 there, --smallest 9 now" in said
     assert "{" not in said
     assert "level" not in said

@@ -124,7 +124,7 @@ class TestIntegers:
             assert (found == shown(np.tile(GREY, (rows, 1, 1))).mask.numpy() * 255).all()
         assert json.loads((tmp_path / "ranged" / ".unetzoo.json").read_text())["intensity_range"] == [0, 3060]
         assert main([*ranged[:-1], "4095"]) == 2
-        assert "--range 0.0 3060.0 there, --range 0.0 4095.0 now" in capsys.readouterr().err
+        assert "--range 0 3060 there, --range 0 4095 now" in capsys.readouterr().err
 
 
 class TestAlike:

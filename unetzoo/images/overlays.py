@@ -13,6 +13,11 @@ CYAN = "#42d4f4"
 COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", CYAN, "#f032e6"]
 """Colours of the masks in an overlay, in the order of the classes."""
 
+TINTED = 0.15
+"""Difference between an image's largest and smallest channel, as a share of the largest, from which it has a hue."""
+SAME_HUE = 0.85
+"""Cosine of the angle between the tints of two colours from which one is not seen on the other."""
+
 
 def colours_on(image: Tensor, count: int) -> list[str]:
     """Return the colours of masks laid over an image: :data:`COLOURS` in turn; for one mask on a red image cyan.
@@ -28,10 +33,21 @@ def colours_on(image: Tensor, count: int) -> list[str]:
 
 
 def object_palette(image: Tensor) -> list[str]:
-    """Return the colours of objects laid over an image, (C, H, W): on a red one :data:`COLOURS` without red."""
-    if not _is_red(image):
+    """Return the colours of objects laid over an image, (C, H, W): :data:`COLOURS` but those of the image's own hue.
+
+    On the red of a retina, red and orange could not be seen, nor could purple and magenta on stained tissue.
+    """
+    if image.shape[0] < 3:
         return COLOURS
-    return [name for name in COLOURS if not _is_red(_colour(name))]
+    mean = image[:3].float().mean((-2, -1))
+    if mean.max() - mean.min() < TINTED * mean.max():
+        return COLOURS
+    return [name for name in COLOURS if F.cosine_similarity(_tint(mean), _tint(_colour(name).flatten()), 0) < SAME_HUE]
+
+
+def _tint(colour: Tensor) -> Tensor:
+    """Return what distinguishes a colour, (3,), from grey."""
+    return colour.float() - colour.float().mean()
 
 
 def _is_red(image: Tensor) -> bool:

@@ -46,4 +46,11 @@ def _said(name: str, value: Any) -> str:
         return f"without {name}=…"
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
-    return f"{name}={value if name == 'dtype' else repr(value)}"
+    return f"{name}={value if name == 'dtype' else repr(_short(value))}"
+
+
+def _short(value: Any) -> Any:
+    """Return whole numbers without a point: 3060, not 3060.0."""
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
