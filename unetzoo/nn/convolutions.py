@@ -282,7 +282,8 @@ class _RemadeInput(torch.autograd.Function):
 def _parts(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     """Return the maps as the backward pass takes them, of the weight's type: each alone, or one of them all."""
     pixels, blocks = maps[0][:, 0].numel(), all(x.shape[1] % BLOCK == 0 for x in maps)
-    if blocks and pixels >= FEWEST_PIXELS.get(weight.dtype, math.inf) and not transformed():
+    enough = pixels >= FEWEST_PIXELS.get(weight.dtype, math.inf)
+    if blocks and enough and weight.device.type == "cpu" and not transformed():
         return [x.to(weight.dtype) for x in maps]
     return [_joined(maps, weight)]
 
