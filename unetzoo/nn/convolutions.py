@@ -38,7 +38,7 @@ from unetzoo.nn.resampling import (
 SMALL = 2**18
 """Numbers of a convolution's input up to which it is kept for backward."""
 
-FEWEST_PIXELS = {torch.float32: 512, torch.bfloat16: 32768}
+FEWEST_PIXELS = {torch.float32: 8192, torch.bfloat16: 32768}
 """Pixels of a batch, by type, from which the backward pass takes the maps of a concatenation one by one: this is up to
 a tenth faster, and their concatenation is never made. On smaller maps one large convolution is faster."""
 BLOCK = 16
