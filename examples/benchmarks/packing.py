@@ -40,12 +40,12 @@ def main() -> None:
 
 def by_torch(copy: nn.Module, images: Tensor) -> float:
     """Return the CPU time of a call in which torch chooses how 1×1 convolutions, and all others, are computed."""
-    packable, by_onednn = packing.packable, pointwise._by_onednn
-    packing.packable, pointwise._by_onednn = (lambda *_: False), (lambda *_: False)
+    packable, by_onednn = packing.packable, pointwise.by_onednn
+    packing.packable, pointwise.by_onednn = (lambda *_: False), (lambda *_: False)
     try:
         return seconds(copy, images)
     finally:
-        packing.packable, pointwise._by_onednn = packable, by_onednn
+        packing.packable, pointwise.by_onednn = packable, by_onednn
 
 
 @torch.inference_mode()

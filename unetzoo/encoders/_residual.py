@@ -44,7 +44,6 @@ def make_lean(network: nn.Module) -> None:
 class _Lean(nn.Module):
     """Base of both kinds of blocks, before torchvision's, whose ``forward`` does whatever is not exactly its own."""
 
-    conv1: nn.Module
     downsample: nn.Module | None
     relu: nn.Module
 
@@ -253,17 +252,19 @@ def _through(steps: Sequence[_Step], grad: Tensor, x: Tensor, needed: Sequence[b
         own = [any(needed[:first]), *needed[first : first + 3]]
         for_below, *others = steps[number].backward(grad, below, own)
         found = [*others, *found]
-        if number == 0:
-            return [for_below, *found]
         if for_below is None:
             return [None] * first + found
-        grad = torch.ops.aten.threshold_backward.grad_input(for_below, below, 0, grad_input=for_below)
-    raise AssertionError("a branch has one convolution or more")
+        if number:
+            grad = torch.ops.aten.threshold_backward.grad_input(for_below, below, 0, grad_input=for_below)
+    return [for_below, *found]
 
 
 def _input(steps: Sequence[_Step], number: int, x: Tensor) -> Tensor:
     """Return the input of a step's convolution, made again from what the step before it has kept."""
-    return x if number == 0 else steps[number - 1].activated(_input(steps, number - 1, x))
+    if number == 0:
+        return x
+    before = steps[number - 1]
+    return before.activated(x if before.y is not None else _input(steps, number - 1, x))
 
 
 def _differentiable(
