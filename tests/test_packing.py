@@ -212,6 +212,20 @@ def test_packed_weights_are_not_copied(packings: list[torch.Size]) -> None:
             packings.clear()
 
 
+@pytest.mark.parametrize("path", ["encoder.bn1", "layer1.0.bn1"])
+def test_hooks_of_norms_that_were_merged_are_called(path: str) -> None:
+    """They see the map that the norm would have given: what comes before the activation."""
+    fast, seen = unetzoo.optimize(quick("resunet18").eval()), []
+    images = drawn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = fast(images)
+        (norm,) = (module for name, module in fast.named_modules() if name.endswith(path))
+        norm.register_forward_hook(lambda module, given, out: seen.append(out.clone()))
+        torch.testing.assert_close(fast(images), expected)
+    assert len(seen) == 1
+    assert float(seen[0].min()) < 0
+
+
 @needs_operators
 def test_threads_may_share_a_copy() -> None:
     fast = unetzoo.optimize(quick("unetpp_resnet18").eval())

@@ -16,6 +16,7 @@ import unetzoo
 from unetzoo.encoders import ENCODERS, Encoder
 from unetzoo.encoders._residual import LEAN, make_lean
 from unetzoo.nn.layers import ConvStyle
+from unetzoo.nn.remaking import NormAgain
 
 THEIRS = {ours: theirs for theirs, ours in LEAN.items()}
 NAMES = ("resnet18", "resnet50", "resnext50_32x4d", pytest.param("wide_resnet50_2", marks=pytest.mark.slow))
@@ -344,16 +345,17 @@ def test_derivatives_in_forward_mode() -> None:
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@torch.no_grad()
-def test_inference(name: str) -> None:
-    ours = encoder(name)
-    x = image(2, 3, 67, 90)
-    before = x.clone()
-    for mode in (False, True):
-        for found, expected in zip(ours.train(mode)(x), theirs(ours).train(mode)(x), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    assert torch.equal(x, before)
+@pytest.mark.parametrize(("kind", "again"), [(resnet.BasicBlock, 1), (resnet.Bottleneck, 2)])
+def test_nothing_is_normalised_again_that_backward_does_not_read(
+    kind: type, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inputs of all convolutions but the first, each once."""
+    calls = []
+    own = NormAgain.again
+    monkeypatch.setattr(NormAgain, "again", lambda *arguments: (calls.append(1), own(*arguments))[1])
+    net = block(kind).train()
+    net(image(2, net.conv1.in_channels, 9, 11).requires_grad_()).sum().backward()
+    assert len(calls) == again
 
 
 # Names, files

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from unetzoo.nn.norming import hooked
-from unetzoo.nn.packing import PackedConv
-from unetzoo.nn.pointwise import free_dilation
+from unetzoo.nn.norming import watched
+from unetzoo.nn.packing import is_folded
 from unetzoo.nn.pointwise_norm import passes_by, pointwise_norm_backward
 from unetzoo.nn.programs import of_several, transformed
 from unetzoo.nn.remaking import (
@@ -29,7 +28,6 @@ from unetzoo.nn.remaking import (
     can_be_done_again,
     normalised,
     only_backward,
-    watched,
 )
 from unetzoo.nn.resampling import autocast_dtype
 
@@ -74,7 +72,7 @@ class _Lean(nn.Module):
     def _without_gradients(self, x: Tensor) -> Tensor:
         """Return what torchvision's ``forward`` gives, to the bit; in an optimised copy by its fused convolutions."""
         *before, last = self._branch()
-        if not (type(self.relu) is nn.ReLU and all(_is_folded(conv, norm) for conv, norm in (*before, last))):
+        if not (type(self.relu) is nn.ReLU and all(is_folded(conv, norm) for conv, norm in (*before, last))):
             plain: Tensor = super().forward(x)
             return plain
         out = x
@@ -116,16 +114,6 @@ LEAN: dict[type, type] = {resnet.BasicBlock: BasicBlock, resnet.Bottleneck: Bott
 """torchvision's class → the one in its place."""
 
 
-def _is_folded(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether an optimised copy has made ``norm`` part of ``conv``."""
-    return type(conv) is PackedConv and type(norm) is nn.Identity and not hooked(norm)
-
-
-def _is_pointwise(conv: nn.Conv2d) -> bool:
-    plain = conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
-    return conv.kernel_size == (1, 1) and plain
-
-
 def _is_unwatched(module: nn.Module, kind: type) -> bool:
     return type(module) is kind and not watched(module)
 
@@ -145,8 +133,7 @@ def _is_plain_convolution(conv: nn.Module, dtype: torch.dtype | None) -> bool:
 def _settings(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Convolution:
     """Return those of ``conv`` for ``x``, with the faster dilation where it says nothing."""
     assert not isinstance(conv.padding, str)
-    dilation = (free_dilation(x, weight),) * 2 if _is_pointwise(conv) else conv.dilation
-    return Convolution(conv.stride, conv.padding, dilation, conv.groups)
+    return Convolution(conv.stride, conv.padding, conv.dilation, conv.groups).freed(x, weight)
 
 
 class _Step:

@@ -19,7 +19,7 @@ from unetzoo.checks import one_of
 from unetzoo.encoders._base import Encoder, Options, register_encoder
 from unetzoo.nn.layers import ConvStyle, make_norm
 from unetzoo.nn.layouts import settled
-from unetzoo.nn.packing import PackedConv
+from unetzoo.nn.packing import is_folded
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ResNetEncoder(Encoder):
         return maps
 
     def _stem_map(self, images: Tensor) -> Tensor:
-        if type(self.conv1) is PackedConv and type(self.bn1) is nn.Identity:
+        if is_folded(self.conv1, self.bn1) and type(self.relu) is nn.ReLU:
             out: Tensor = self.conv1(images, after=self.relu)
         else:
             out = self.relu(self.bn1(self.conv1(images)))

@@ -1,8 +1,8 @@
 """Convolution of several maps together, for which neither their concatenation nor up-sampled maps are kept.
 
-Autograd keeps the input of each convolution for the backward pass. If that input is cheap to recompute (a
+Autograd keeps the input of each convolution for the backward pass. If that input is large, and cheap to recompute (a
 concatenation, an up-sampled map, a norm and ReLU of a tensor that is kept anyway), :class:`ConcatConv` keeps the
-tensors from which it is made instead. Values and gradients are those of the ordinary computation.
+tensors from which it is made instead: see :func:`remakes`. Values and gradients are those of the ordinary computation.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class ConcatConv(nn.Conv2d):
                 out = out if after is None else after(out)
             else:
                 dtype = autocast_dtype(weight)
-                maps = [_made(source, _tensor(source), spare=_is_spare(source)) for source in group]
-                joined, weight = _joined([x.to(dtype) for x in maps], weight.to(dtype)), weight.to(dtype)
+                weight = weight.to(dtype)
+                joined = _joined([_made(source, _tensor(source), spare=_is_spare(source)) for source in group], weight)
                 out = convolved(joined, weight, None if bias is None else bias.to(dtype), form, packs, after, out)
             bias = None
         assert out is not None

@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,6 @@ from unetzoo.nn.norming import hooked, normed
 from unetzoo.nn.programs import transformed
 from unetzoo.nn.resampling import MODES, Size
 
-Norm = Literal["batch", "group", "instance", "layer"]
 Made = TypeVar("Made")
 NORMS: tuple[str, ...] = ("batch", "group", "instance", "layer")
 ACTIVATIONS: tuple[str, ...] = ("relu", "leaky_relu")

@@ -31,6 +31,13 @@ def hooked(module: nn.Module) -> bool:
     return bool(everywhere or module._forward_hooks or module._forward_pre_hooks)
 
 
+def watched(module: nn.Module) -> bool:
+    """Whether any hook sees what goes through ``module``, forward or backward, or its ``forward`` was replaced."""
+    everywhere = torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks
+    its_own = module._backward_hooks or module._backward_pre_hooks or "forward" in vars(module)
+    return bool(hooked(module) or everywhere or its_own)
+
+
 def _overwrites(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     if type(norm) is not nn.BatchNorm2d or norm.training or not norm.affine or norm.running_mean is None:
         return False

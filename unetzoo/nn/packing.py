@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
-from unetzoo.nn.pointwise import free_dilation
+from unetzoo.nn.norming import hooked
+from unetzoo.nn.pointwise import free_dilation, has_onednn
 from unetzoo.nn.programs import transformed
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
@@ -37,6 +38,16 @@ class Form(NamedTuple):
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether stride, padding and groups do nothing, so that a dilation changes nothing for a 1×1 kernel."""
+        return self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
+
+    def freed(self, x: Tensor, weight: Tensor) -> Self:
+        """Return the same for a convolution of ``x``, with the dilation that brings the faster library, if any does."""
+        spread = free_dilation(x, weight) if self.is_bare else 1
+        return self._replace(dilation=(spread, spread)) if spread > 1 else self
 
     def pixels(self, x: Tensor) -> int:
         """Return the pixels of the output for a batch ``x``, to within the border."""
@@ -169,7 +180,7 @@ def packable(x: Tensor, weight: Tensor, add: Tensor | None = None) -> bool:
 
 
 def _has_operators() -> bool:
-    return _known() and bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
+    return _known() and has_onednn()
 
 
 @functools.cache
@@ -195,9 +206,7 @@ def _attribute(after: nn.Module | None) -> tuple[str, list[Any]]:
 def _plain(
     x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, after: nn.Module | None, add: Tensor | None
 ) -> Tensor:
-    spread = free_dilation(x, weight) if form.stride == (1, 1) and form.padding == (0, 0) and form.groups == 1 else 1
-    dilation = (spread, spread) if spread > 1 else form.dilation
-    return _finished(F.conv2d(x, weight, bias, form.stride, form.padding, dilation, form.groups), after, add)
+    return _finished(F.conv2d(x, weight, bias, *form.freed(x, weight)), after, add)
 
 
 class PackedConv(nn.Conv2d):
@@ -249,6 +258,11 @@ def _is_plain_transpose(module: nn.Module) -> bool:
         return False
     zero = all(value == (0, 0) for value in (module.padding, module.output_padding))
     return zero and module.dilation == (1, 1) and module.groups == 1
+
+
+def is_folded(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether an optimised copy has made ``norm`` part of ``conv``, and no hook looks at what is between them."""
+    return type(conv) is PackedConv and type(norm) is nn.Identity and not hooked(norm)
 
 
 def pack(network: nn.Module) -> None:

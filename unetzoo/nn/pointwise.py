@@ -82,10 +82,11 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
     if transformed():  # a compiler has no threads to ask for
         return False
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and len(weight) >= FEWEST
-    return fits and (len(x) > 1 or x.numel() > SMALL) and _has_onednn()
+    return fits and (len(x) > 1 or x.numel() > SMALL) and has_onednn()
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Whether torch has oneDNN, and may use it."""
     return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
 
 

@@ -30,8 +30,7 @@ FEW = 128
 def passes_by(conv: Convolution, weight: Tensor) -> bool:
     """Whether what is between this convolution and its norm is not needed for backward."""
     out, channels, *kernel = weight.shape
-    single = kernel == [1, 1] and tuple(conv.stride) == (1, 1) and tuple(conv.padding) == (0, 0) and conv.groups == 1
-    return single and channels <= FEW and out >= 2 * channels and weight.dtype.itemsize >= 4
+    return kernel == [1, 1] and conv.is_bare and channels <= FEW and out >= 2 * channels and weight.dtype.itemsize >= 4
 
 
 def pointwise_norm_backward(

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules import module as torch_module
 
 from unetzoo.nn.few_outputs import few_output_gradients, few_outputs, gains
 from unetzoo.nn.layouts import heavy_in_training
+from unetzoo.nn.norming import watched
 from unetzoo.nn.packing import Form
 from unetzoo.nn.pointwise import weight_gradient
 
@@ -32,7 +32,7 @@ class Convolution(Form):
     """A convolution of this form. Its ``backward`` is written out, not recorded."""
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return the convolution of ``x``, laid out as ``x`` is."""
+        """Return the convolution of ``x``, laid out as ``x`` is; with few outputs, channels last."""
         if self._by_taps(x, weight):
             return few_outputs(x, weight, bias, self.padding).contiguous(memory_format=torch.channels_last)
         heavy = heavy_in_training(x, weight, self._numbers(x, weight))
@@ -191,18 +191,6 @@ def can_be_done_again(norm: nn.Module, x: Tensor) -> bool:
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     alike = all(isinstance(y, Tensor) and type(y) in _PLAIN and y.dtype == wide for y in tensors)
     return alike and norm.track_running_stats and x.device.type in ("cpu", "meta")
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether any hook sees what goes through ``module``, forward or backward, or its ``forward`` was replaced."""
-    everywhere = (
-        torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-    )
-    its_own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(everywhere or its_own or "forward" in vars(module))
 
 
 def only_backward(*tensors: Tensor) -> bool:

@@ -30,6 +30,7 @@ from unetzoo.nn.whole_maps import (
     MODES as MODES,
     Size as Size,
     by_taps,
+    mixer_of,
     resize as resize,
     resize_alike as resize_alike,
     tap_gradients,
@@ -278,7 +279,7 @@ def _tiled(
     packs = Packs() if packs is None else packs
     for images, band, panel in _tiles(len(x), rows, columns, x.dtype):
         tile = x[images, :, band.first : band.last, panel.first : panel.last]
-        mixed = convolved(tile, weight, None, Form(), packs, made=("taps", _mixer))
+        mixed = convolved(tile, weight, None, Form(), packs, made=("taps", mixer_of))
         wide = _widened(mixed.permute(0, 2, 3, 1), panel, (rows.taps, columns.taps), len(weight))
         shift = None if bias is None else bias.repeat(panel.stop - panel.start)
         across = slice(panel.start * len(weight), panel.stop * len(weight))
@@ -288,11 +289,6 @@ def _tiled(
                 out = into[block.start : block.stop, across]
                 torch.mm(*factors, out=out) if shift is None else torch.addmm(shift, *factors, out=out)
     return y
-
-
-def _mixer(weight: Tensor) -> Tensor:
-    """Return the weight of the 1×1 convolution to all taps, (K × L × O, C, 1, 1)."""
-    return weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None]
 
 
 def _widened(z: Tensor, panel: _Tile, taps: tuple[int, int], channels: int) -> Tensor:

@@ -56,7 +56,7 @@ def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
 def by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
     """The identity in whole maps, of plain operators: for compilers and exporters, and for gradients of gradients."""
     kernel = weight.shape[2:]
-    x = F.conv2d(x, _mixer(weight))
+    x = F.conv2d(x, mixer_of(weight))
     x = resize_alike(x, (x.shape[2], size[1]), mode)
     x = _shifted_sum(x, kernel[1], padding, columns=True)
     x = resize_alike(x, (size[0], x.shape[3]), mode)
@@ -93,7 +93,7 @@ def whole_maps(
 ) -> Tensor:
     """The identity in whole maps, for devices other than the CPU: :func:`by_taps` with sums in place."""
     kernel = weight.shape[2:]
-    x = F.conv2d(x, _mixer(weight))
+    x = F.conv2d(x, mixer_of(weight))
     x = _added(resize_alike(x, (x.shape[2], size[1]), mode), kernel[1], padding, dim=3)
     x = _added(resize_alike(x, (size[0], x.shape[3]), mode), kernel[0], padding, dim=2)
     return x if bias is None else x.add_(bias[:, None, None])
@@ -107,14 +107,14 @@ def whole_map_gradients(
     z = _resize_adjoint(_spread(grad, size[0], kernel[0], padding, dim=2), (x.shape[2], grad.shape[3]), mode)
     z = _resize_adjoint(_spread(z, size[1], kernel[1], padding, dim=3), x.shape[2:], mode)
     grad_x, grad_mixer, _ = torch.ops.aten.convolution_backward(
-        z, x, _mixer(weight), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [*needed, False]
+        z, x, mixer_of(weight), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [*needed, False]
     )
     if not needed[1]:
         return grad_x, None
     return grad_x, grad_mixer.view(*kernel[::-1], out_channels, channels).permute(2, 3, 1, 0)
 
 
-def _mixer(weight: Tensor) -> Tensor:
+def mixer_of(weight: Tensor) -> Tensor:
     """Return the 1×1 weight that mixes channels for all taps: column taps × row taps × O out."""
     return weight.permute(3, 2, 0, 1).reshape(-1, weight.shape[1], 1, 1)
 
