@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import TypeGuard
 
 from unetzoo.registry import suggest
 
@@ -58,6 +59,11 @@ def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> 
         return []
     more = ", or one for both" if square else ""
     return [f"{name}={given!r:.100}: height and width are needed, two whole numbers from {least} up{more}"]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number, infinite or NaN perhaps; True is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def ratio(resize: float) -> Fraction:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from unetzoo.checks import is_number
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
 
@@ -67,4 +68,4 @@ def _decays(owner: nn.Module, parameter: nn.Parameter) -> bool:
 
 
 def _is_rate(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return is_number(value) and 0 <= value < math.inf

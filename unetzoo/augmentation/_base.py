@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+
+from unetzoo.checks import is_number
 
 
 def bare(inpt: Tensor) -> Tensor:
@@ -25,9 +28,9 @@ def uniform(low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), dtype=torch.float64))
 
 
-def is_number(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 def is_word(value: object) -> bool:
@@ -42,7 +45,7 @@ def is_pair(value: object) -> bool:
 
 def number_problems(name: str, value: object, low: float, high: float = math.inf) -> list[str]:
     """Return what is wrong with a number."""
-    if is_number(value) and low <= value <= high:  # type: ignore[operator]
+    if is_finite(value) and low <= value <= high:
         return []
     return [f"{name}={value!r}: a number from {low} {'up' if high == math.inf else f'to {high}'} is needed"]
 
@@ -56,7 +59,7 @@ def range_problems(name: str, value: object, least: tuple[float, float], most: t
     """
     if is_pair(value):
         ends = zip(value, (least, most), strict=True)  # type: ignore[call-overload]
-        if all(is_number(end) and max(low, 1e-9) <= end <= high for end, (low, high) in ends) and value[0] <= value[1]:  # type: ignore[index]
+        if all(is_finite(end) and max(low, 1e-9) <= end <= high for end, (low, high) in ends) and value[0] <= value[1]:  # type: ignore[index]
             return []
     said = " and ".join(
         f"one from {low or 'above 0'} {'up' if high == math.inf else f'to {high}'}" for low, high in (least, most)

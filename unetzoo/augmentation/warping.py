@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from unetzoo.augmentation._base import bare, is_number, is_pair, like, number_problems, uniform
+from unetzoo.augmentation._base import bare, is_finite, is_pair, like, number_problems, uniform
 from unetzoo.augmentation.windows import IGNORED, Size, centre, grown, turned
 from unetzoo.checks import sides, whole
 from unetzoo.errors import ConfigError
@@ -65,7 +65,7 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
             *number_problems("p", p, 0, 1),
             *whole("spacing", spacing),
         ]
-        if not is_pair(scale) or not all(is_number(s) and s > 0 for s in scale) or scale[0] > scale[1]:
+        if not is_pair(scale) or not all(is_finite(s) and s > 0 for s in scale) or scale[0] > scale[1]:
             problems.append(f"scale={scale!r}: two numbers above 0, the smaller one first, are needed")
         if not problems and displacement > spacing / 8:
             problems.append(f"displacement={displacement}: must be at most an eighth of spacing={spacing}")

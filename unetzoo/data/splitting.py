@@ -129,7 +129,7 @@ def check_arguments(ratios: Sequence[float], seed: int, group: str | None, fold:
         ConfigError: lists everything that is wrong.
     """
     problems = []
-    numbers = [r for r in ratios if isinstance(r, int | float) and not isinstance(r, bool) and 0 <= r <= 1]
+    numbers = [r for r in ratios if checks.is_number(r) and 0 <= r <= 1]
     if len(ratios) != 3 or len(numbers) != 3 or abs(sum(numbers) - 1) > 1e-6 or 0 in numbers[:2]:
         problems.append(
             f"ratios={tuple(ratios)!r}: give three numbers that add up to 1, for train, val and test; only the last "

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unetzoo.checks import PIXEL_TASKS, one_of, whole
+from unetzoo.checks import PIXEL_TASKS, is_number, one_of, whole
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._target import Truth, read_target, target_problems
 from unetzoo.registry import Registry
@@ -233,7 +233,7 @@ def full(dtype: torch.dtype) -> torch.dtype:
 
 def number_problems(name: str, value: object, low: float, high: float = math.inf, *, above: bool = False) -> list[str]:
     """Return what is wrong with an option that is a number from ``low`` (or ``above`` it) to ``high``."""
-    fits = _is_number(value) and low <= value <= high and value < math.inf  # type: ignore[operator]
+    fits = is_number(value) and low <= value <= high and value < math.inf
     if fits and not (above and value == low):
         return []
     span = f"above {low:g}" if above else f"from {low:g}"
@@ -252,7 +252,7 @@ def _weight_problems(task: object, weights: object) -> list[str]:
         return []
     listed = _listed(weights)
     given = f"class_weights={listed!r:.100}"
-    if not isinstance(listed, Sequence) or not listed or not all(map(_is_number, listed)):
+    if not isinstance(listed, Sequence) or not listed or not all(map(is_number, listed)):
         return [f"{given}: a list of numbers is needed, one for each channel of the logits"]
     if not all(0 <= value <= torch.finfo(torch.float32).max for value in listed) or not any(listed):
         return [f"{given}: finite numbers from 0 up are needed, at least one of them above 0"]
@@ -261,10 +261,6 @@ def _weight_problems(task: object, weights: object) -> list[str]:
     if task == "multiclass" and len(listed) == 1:
         return [f"{given}: task='multiclass' needs two or more, one per class"]
     return []
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _listed(weights: object) -> object:

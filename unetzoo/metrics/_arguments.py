@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TypeGuard
 
 from torch import Tensor
 
-from unetzoo.checks import PIXEL_TASKS, class_problems, whole
+from unetzoo.checks import PIXEL_TASKS, class_problems, is_number, whole
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
@@ -29,14 +28,10 @@ def task_problems(task: object, classes: object, ignore_index: object) -> list[s
 def number_problems(task: object, threshold: object, tolerance: object) -> list[str]:
     """Return what is wrong with the threshold of a task, and with the boundary's tolerance."""
     found = []
-    if not _is_number(threshold) or not 0 < threshold < 1:
+    if not is_number(threshold) or not 0 < threshold < 1:
         found.append(f"threshold={threshold!r}: a probability above 0 and below 1 is needed")
     elif task == "multiclass" and threshold != 0.5:
         found.append(f"threshold={threshold!r} with task='multiclass': the largest logit decides; leave it out")
-    if tolerance is not None and (not _is_number(tolerance) or not 0 <= tolerance < math.inf):
+    if tolerance is not None and (not is_number(tolerance) or not 0 <= tolerance < math.inf):
         found.append(f"boundary_tolerance={tolerance!r}: a number of pixels from 0 up is needed, or None")
     return found
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

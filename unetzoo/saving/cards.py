@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from unetzoo import information, naming, trained
+from unetzoo.checks import is_number
 from unetzoo.config import ModelConfig
 from unetzoo.costs.counting import costs_of
 from unetzoo.costs.tables import cells, header, markdown
@@ -376,5 +377,5 @@ def _metric_problems(metrics: object) -> list[str]:
     return [
         f"metrics[{name!r}]={value!r:.50}: a finite number is needed"
         for name, value in metrics.items()
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max
+        if not is_number(value) or not abs(value) <= sys.float_info.max
     ]
