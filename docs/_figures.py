@@ -70,13 +70,13 @@ def slide() -> Tensor:
     return sheets.sheet([[small, part]])
 
 
-def draw_flood(seed: int, side: int = 192) -> tuple[Tensor, Tensor]:
+def draw_flood(seed: int) -> tuple[Tensor, Tensor]:
     """Draw fields and a river that has left its bed.
 
     Returns:
         reflectances in four bands times 10,000, (4, H, W) uint16, and where water is, (H, W) bool.
     """
-    generator = torch.Generator().manual_seed(seed)
+    side, generator = 192, torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
 
     def waves(knots: int) -> Tensor:

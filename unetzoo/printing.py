@@ -15,6 +15,8 @@ _NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:='"]+\.\w+(?=: )""
 """The name of a file, at the beginning of a sentence about it."""
 _VARYING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
 """Names and numbers within a sentence."""
+_EXAMPLES = 10
+"""Examples of each kind of sentence, including the first; at most twice as many kinds are told."""
 _PIXELS = r"\S+ \(\d+ pixels\)"
 _FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others?)?")
 """Pixel values that were found in a file, which may differ from file to file."""
@@ -66,22 +68,21 @@ def said_of(files: Iterable[tuple[str, str]]) -> list[str]:
     return [_with_others(sentences) for sentences in _alike(files).values()]
 
 
-def said_by_kind(sentences: Iterable[str], rest: str, most: int = 10) -> list[str]:
+def said_by_kind(sentences: Iterable[str], rest: str) -> list[str]:
     """Return one sentence for each kind: the first, how many others there are, and what some of these are about.
 
-    Sentences are of the same kind if they differ only in names and numbers. At most ``2 * most`` kinds are returned.
+    Sentences are of the same kind if they differ only in names and numbers. At most 20 kinds are returned.
 
     Args:
         sentences: each begins with the name of the file that it is about, unless it is not about a file.
         rest: says where all are listed; added where some are left out.
-        most: examples per kind, including the first.
     """
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for said, named in _alike(_parted(sentences)).items():
         kinds[_VARYING.sub("", said)] += [(name, sentence[len(name) :]) for name, sentence in named.items()]
     found = [*kinds.values()]
-    shown = [_with_examples(of_kind, rest, most) for of_kind in found[: 2 * most]]
-    others = sum(map(len, found[2 * most :]))
+    shown = [_with_examples(of_kind, rest) for of_kind in found[: 2 * _EXAMPLES]]
+    others = sum(map(len, found[2 * _EXAMPLES :]))
     return [*shown, *[f"… and {others} more, of other kinds; {rest}"] * bool(others)]
 
 
@@ -91,13 +92,13 @@ def some_of(names: Sequence[str], most: int = 10, *, quoted: bool = True) -> str
     return ", ".join(map(repr if quoted else str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
-def _with_examples(alike: Sequence[tuple[str, str]], rest: str, most: int) -> str:
+def _with_examples(alike: Sequence[tuple[str, str]], rest: str) -> str:
     """Return the first sentence of a kind, each a name and the text after it, and what the others are about."""
     (name, said), *others = alike
     if not others:
         return f"{name}{said}"
-    about = [other if other != name else _difference(said, behind) for other, behind in others[: most - 1]]
-    more = f", …; {rest}" if len(others) >= most else ""
+    about = [other if other != name else _difference(said, behind) for other, behind in others[: _EXAMPLES - 1]]
+    more = f", …; {rest}" if len(others) >= _EXAMPLES else ""
     kind = "" if len({_FOUND.sub("", behind) for _, behind in alike}) == 1 else " of this kind"
     return f"{name}{said}; and {counted(len(others), 'other')}{kind}: {', '.join(about)}{more}"
 

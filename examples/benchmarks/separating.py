@@ -48,6 +48,8 @@ from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 CROP, BATCH, SMALLEST = 128, 8, 20
 REACH = 16
 """The unit of offsets to centres, in pixels: about the radius of a nucleus."""
+W0, SIGMA = 10.0, 5.0
+"""w0 and σ of the paper's weights."""
 Maps = NDArray[np.float32]
 """(channels, H, W): the outputs of a network for an image: probabilities, or offsets to centres."""
 Numbers = NDArray[np.integer[Any]]
@@ -112,10 +114,10 @@ def _with_lines(ids: Tensor) -> Tensor:
     return ids.masked_fill((ids > 0) & (most > ids), 0)
 
 
-def _weight_map(ids: Tensor, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
+def _weight_map(ids: Tensor) -> Tensor:
     """Return 1 + w0 · exp(-(d1 + d2)² / 2σ²) on the background, with the distances to the two nearest objects."""
     found = np.ones(ids.shape, np.float32)
-    reach = int(4 * sigma)
+    reach = int(4 * SIGMA)
     for weights, plane in zip(found, ids.numpy(), strict=True):
         first, second = np.full(plane.shape, np.inf), np.full(plane.shape, np.inf)
         for number, box in enumerate(ndimage.find_objects(plane), 1):
@@ -124,7 +126,7 @@ def _weight_map(ids: Tensor, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
                 far = ndimage.distance_transform_edt(plane[around] != number)
                 second[around] = np.minimum(second[around], np.maximum(first[around], far))
                 first[around] = np.minimum(first[around], far)
-        weights[plane == 0] += (w0 * np.exp(-((first + second) ** 2) / (2 * sigma**2)))[plane == 0]
+        weights[plane == 0] += (W0 * np.exp(-((first + second) ** 2) / (2 * SIGMA**2)))[plane == 0]
     return torch.from_numpy(found)
 
 

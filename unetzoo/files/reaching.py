@@ -8,16 +8,15 @@ import urllib.request
 from urllib.parse import urlparse
 
 ANSWER_SECONDS = 4.5
+"""Longest time to wait for an answer."""
 
 
-def silence(address: str, seconds: float | None = None) -> OSError | None:
+def silence(address: str) -> OSError | None:
     """Return why the host of an address accepts no connection; None if it does, or if a proxy is used.
 
     Args:
         address: a URL; its path is ignored.
-        seconds: longest time to wait; None: :data:`ANSWER_SECONDS`.
     """
-    seconds = ANSWER_SECONDS if seconds is None else seconds
     parts = urlparse(address)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     if urllib.request.getproxies().get(parts.scheme) and not urllib.request.proxy_bypass(host):
@@ -26,7 +25,7 @@ def silence(address: str, seconds: float | None = None) -> OSError | None:
 
     def knock() -> None:
         try:
-            socket.create_connection((host, port), timeout=seconds).close()
+            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
             outcome.append(None)
         except OSError as error:
             outcome.append(error)
@@ -34,5 +33,5 @@ def silence(address: str, seconds: float | None = None) -> OSError | None:
     # In a thread, as looking up a name has no timeout.
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
-    thread.join(seconds)
-    return outcome[0] if outcome else TimeoutError(f"no answer within {seconds:g} s")
+    thread.join(ANSWER_SECONDS)
+    return outcome[0] if outcome else TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")

@@ -16,7 +16,7 @@ SHARE = 0.95
 Interval = tuple[float, float]
 
 
-def pixel_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
+def pixel_intervals(counts: Tensor, class_names: Sequence[str]) -> dict[str, Interval]:
     """Return the 95 % interval of each score over the pixels of all images together.
 
     It is the percentile bootstrap (Efron 1979, "Bootstrap methods: another look at the jackknife", Annals of Statistics
@@ -27,13 +27,12 @@ def pixel_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0
     Args:
         counts: (N, 4 or 8, C) integers for each image, as in ``ImageScores.counts``; two images or more.
         class_names: C names.
-        seed: random seed.
 
     Returns:
         Intervals with the keys of ``Scores.to_dict``: "dice", the mean over classes, and, if there are several, also
         "dice/rim" for a class named "rim".
     """
-    found = scores_of(_resampled(counts, seed))
+    found = scores_of(_resampled(counts))
     return {
         key: interval
         for k, name in enumerate(METRICS[: found.shape[1]])
@@ -41,15 +40,15 @@ def pixel_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0
     }
 
 
-def object_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
+def object_intervals(counts: Tensor, class_names: Sequence[str]) -> dict[str, Interval]:
     """Return the 95 % interval of "object_ap_50", "object_f1" and "object_pq", as :func:`pixel_intervals` does.
 
     Args:
         counts: (N, 4, C), for each image: true objects, found objects, matches at an IoU of 0.5, and the sum of the IoU
             of these matches.
-        class_names, seed: see :func:`pixel_intervals`.
+        class_names: see :func:`pixel_intervals`.
     """
-    true, found, met, iou = _resampled(counts, seed).unbind(1)
+    true, found, met, iou = _resampled(counts).unbind(1)
     both = true + found
     figures = {"object_ap_50": met / (both - met), "object_f1": 2 * met / both, "object_pq": 2 * iou / both}
     return {
@@ -57,10 +56,10 @@ def object_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 
     }
 
 
-def _resampled(counts: Tensor, seed: int) -> Tensor:
+def _resampled(counts: Tensor) -> Tensor:
     """Return the sums of (N, …) over the images of each draw, (DRAWS, …) float64."""
     number = len(counts)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     flat = counts.flatten(1).double()
     draws = [torch.randint(number, (number,), generator=generator) for _ in range(DRAWS)]
     times = torch.stack([torch.bincount(drawn, minlength=number) for drawn in draws]).double()

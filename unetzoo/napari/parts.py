@@ -60,10 +60,9 @@ class ModelChoice(QWidget):
 
     Args:
         names: the names in the list.
-        files: whether there is a button for files and folders.
     """
 
-    def __init__(self, names: Sequence[str] = (), *, files: bool = True) -> None:
+    def __init__(self, names: Sequence[str] = ()) -> None:
         super().__init__()
         self.box = QComboBox()
         self.box.setEditable(True)
@@ -74,14 +73,13 @@ class ModelChoice(QWidget):
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.box, 1)
-        if files:
-            button, menu = QToolButton(), QMenu(self)
-            button.setText("…")
-            menu.addAction("A file…", self._browse_file)
-            menu.addAction("A run's folder…", self._browse_folder)
-            button.setMenu(menu)
-            button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-            row.addWidget(button)
+        button, menu = QToolButton(), QMenu(self)
+        button.setText("…")
+        menu.addAction("A file…", self._browse_file)
+        menu.addAction("A run's folder…", self._browse_folder)
+        button.setMenu(menu)
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        row.addWidget(button)
 
     @property
     def text(self) -> str:

@@ -16,9 +16,6 @@ from unetzoo.objects.finding import Instances
 from unetzoo.objects.writing import object_classes
 from unetzoo.printing import printable
 
-PLAIN = ("objects", "area", "share")
-IN_MICRONS = ("area_um2", "objects_per_mm2")
-"""Columns for images with a known pixel size; empty for the others."""
 Numbers = Mapping[int, tuple[int, int]]
 """Class → the number of its objects and of their pixels."""
 Counts = dict[str, int | float]

@@ -23,6 +23,10 @@ from unetzoo.train.recipe import Recipe
 from unetzoo.train.validating import predicted_mask, probabilities
 
 FOLDER = "predictions"
+COUNT = 6
+"""Number of images in a sheet."""
+SIDE = 256
+"""Largest side, in pixels, of the part shown from the middle of an image of a sheet."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,14 @@ class ImageSheets(Callback):
     Args:
         folder: of the run; the sheets are ``predictions/epoch_0005.png`` and so on.
         every: epochs between two sheets; the last epoch also has one.
-        count: number of images.
-        side: largest side, in pixels, of the part shown from the middle of an image.
 
     Attributes:
         latest: the sheet of this epoch, (3, H, W) uint8; None if it has none.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], every: int = 5, count: int = 6, side: int = 256) -> None:
+    def __init__(self, folder: str | os.PathLike[str], every: int = 5) -> None:
         self.folder = Path(folder) / FOLDER
-        self.every, self.count, self.side = every, count, side
+        self.every = every
         self.latest: Tensor | None = None
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -128,9 +130,9 @@ class ImageSheets(Callback):
             return
         assert isinstance(pl_module, Recipe)
         dataset = pl_module.data.validation_set()
-        count = min(self.count, len(dataset))  # spread evenly over the set, the same each time
+        count = min(COUNT, len(dataset))  # spread evenly over the set, the same each time
         places = [k * len(dataset) // count for k in range(count)]
-        rows = [shown(pl_module.judged, dataset, i, self.side, pl_module.settings.monitor) for i in places]
+        rows = [shown(pl_module.judged, dataset, i, SIDE, pl_module.settings.monitor) for i in places]
         if trainer.is_global_zero:
             make_folder(self.folder)
             self.latest = sheet(rows, pl_module.judged)

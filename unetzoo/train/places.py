@@ -20,6 +20,8 @@ from unetzoo.train.trust import check_settings
 
 LOCK = ".training"
 """Lock file of the process that trains in a folder; removed at its end."""
+_TRIES = 100
+"""How often a folder is made whose parent other processes remove."""
 _IN_PYTHON: ContextVar[bool] = ContextVar("in_python", default=False)
 """Whether training was started from Python, as in a notebook, and not by a command."""
 
@@ -162,19 +164,19 @@ def _made(folder: Path) -> Iterator[bool]:
                 path.rmdir()
 
 
-def _is_new(folder: Path, tries: int = 100) -> bool:
+def _is_new(folder: Path) -> bool:
     """Make a folder, and return whether it is new.
 
     Other processes remove empty folders that they made, perhaps the parent of this one: then try again.
     """
-    for k in range(tries):
+    for k in range(_TRIES):
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             if folder.exists():
                 return False
         except FileNotFoundError:
-            if k == tries - 1:
+            if k == _TRIES - 1:
                 raise
         else:
             return True
