@@ -431,3 +431,34 @@ def test_a_figure_that_images_do_not_have_is_refused(
         values = [float(row["object_pq"]) for row in csv.DictReader(stream) if row["object_pq"]]
     assert values == sorted(values)
     assert len(values) > 2
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_black_and_white_masks_of_numbered_objects_are_refused(
+    value: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each would be a single object, and all scores wrong; as components, there are three."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    mask = np.zeros((32, 32), np.uint8)
+    mask[2:8, 2:8] = mask[12:20, 12:20] = mask[24:30, 4:10] = value
+    for name in ("a", "b"):
+        Image.fromarray(mask * (255 // value)).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    model = unetzoo.create("unet", base_channels=2, in_channels=1, task="instances", num_classes=1).eval()
+    for objects in (False, True):
+        if objects:
+            with pytest.raises(ConfigError, match=f"all 2 images.*only one number, {value}\\b.*foreground='white'"):
+                evaluate(model, tmp_path, objects=objects)
+        else:
+            evaluate(model, tmp_path, objects=objects)  # which pixels are foreground, the masks do say
+    found = evaluate(model, tmp_path, objects=True, foreground="white")
+    assert (found.objects.true, found.how) == (6, "connected components")
+    labels = mask.copy()
+    labels[12:20, 12:20] = 7
+    Image.fromarray(labels).save(tmp_path / "masks" / "b.png")
+    assert evaluate(model, tmp_path, objects=True).how == "told apart by the masks"
+    unetzoo.save(model, tmp_path / "model.safetensors")
+    Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
+    assert main(["evaluate", str(tmp_path / "model.safetensors"), "--data", str(tmp_path), "--objects"]) == 2
+    assert "--foreground white" in capsys.readouterr().err

@@ -12,7 +12,6 @@ import numpy as np
 
 from unetzoo import checks, images
 from unetzoo.data import counting, crops, examples, remarks
-from unetzoo.data.black_and_white import WHITES
 from unetzoo.data.commanding import training_call, training_command, training_flags
 from unetzoo.data.examining import Findings, Wanted, examined, explain_values
 from unetzoo.data.histograms import Histogram, histogram
@@ -123,19 +122,10 @@ def _unnumbered(found: Sequence[Findings], labels: Labels) -> list[str]:
     """Return a problem if the masks of instances are only black and white: each has a single number, that of white."""
     first = 0 if labels.pixel_task == "multilabel" else 1
     having = [one for one in found if one.pixels is not None and any(one.pixels[first:])]
-    said = [one.alone for one in having if one.alone is not None]
-    whites = {white for white, _ in said}
-    if labels.task != "instances" or len(said) < len(having) or len(whites) != 1 or not whites <= {*WHITES}:
+    if labels.task != "instances":
         return []
-    if whites == {1} and all(parts < 2 for _, parts in said):
-        return []  # an object in each image, perhaps
-    return [
-        (
-            f"the masks of all {len(having)} images have only one number, {whites.pop()}: they do not tell objects "
-            "apart; give label images or annotations, or foreground='white', which makes each connected component an "
-            "object, or task='binary'"
-        )
-    ]
+    problem = counting.one_number(one.alone for one in having)
+    return [] if problem is None else [f"{problem}, or task='binary'"]
 
 
 def _in_channels(found: Sequence[Findings], problems: list[str]) -> int | None:

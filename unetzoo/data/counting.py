@@ -6,7 +6,7 @@ counted, which needs SciPy; objects that touch count as one there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unetzoo.data.black_and_white import WHITES
 from unetzoo.data.masks import Decoded
 from unetzoo.errors import ConfigError
 from unetzoo.objects.components import areas, ndimage
@@ -93,6 +94,27 @@ def alone(ids: Tensor, target: Tensor) -> tuple[int, int] | None:
         return None
     parts = areas((inside > 0).byte().numpy(), connectivity=2) if can_find_components() else ()
     return int(found), len(parts)
+
+
+def one_number(said: Iterable[tuple[int, int] | None]) -> str | None:
+    """Return a problem if masks that should number objects are only black and white: each has one number, white's.
+
+    Args:
+        said: what :func:`alone` returned for each mask that is not empty; no more are taken than needed.
+    """
+    numbers = []
+    for one in said:
+        if one is None:
+            return None
+        numbers.append(one)
+    whites = {white for white, _ in numbers}
+    if len(whites) != 1 or not whites <= {*WHITES} or (whites == {1} and all(parts < 2 for _, parts in numbers)):
+        return None  # or an object in each image, perhaps
+    who = "the only mask has" if len(numbers) == 1 else f"the masks of all {len(numbers)} images have"
+    return (
+        f"{who} only one number, {whites.pop()}, which does not tell objects apart; "
+        "give label images or annotations, or foreground='white', which makes each connected component an object"
+    )
 
 
 def _told(ids: Tensor, target: Tensor) -> Counted:

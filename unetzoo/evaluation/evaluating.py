@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, SegmentationDataset, labels_of
-from unetzoo.data.counting import COMPONENTS, TOLD
+from unetzoo.data.annotations import Drawing
+from unetzoo.data.counting import COMPONENTS, TOLD, alone, one_number
 from unetzoo.data.listing import Sample, Source, paths_of, title_of
 from unetzoo.data.masks import decode
 from unetzoo.data.stacks import list_samples
@@ -198,6 +199,8 @@ def evaluate(
     dataset = images_of(predictor, source, split, given, slides=True)
     telling, holes = objects or table is not None, bool(predictor.holes)
     by_rows = asked.check(dataset.samples, dataset.labels, objects=telling, holes=holes)
+    if objects:
+        _check_numbers(dataset, source)
     figure = ranking.figure_of(monitor, monitors_of(predictor), config, objects=objects, by_rows=by_rows)
     metrics = defaultdict[str, SegmentationMetrics](lambda: metrics_of(config, by_rows))
     tiles: dict[int, tuple[Tensor, ...]] = {}
@@ -326,6 +329,26 @@ def images_of(
     anew = any(given[name] is not None for name in ("ratios", "seed", "group"))
     samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew, calibrating=calibrating)
     return SegmentationDataset(samples, known, in_channels=config.in_channels, room=0)  # each is read once
+
+
+def _check_numbers(dataset: SegmentationDataset, source: Source) -> None:
+    """Raise if all masks of instances are only black and white: each would be a single object."""
+    if dataset.labels.task != "instances":
+        return
+    problem = one_number(said for sample in dataset.samples for said in _numbers(sample, dataset.labels))
+    if problem is not None:
+        raise ConfigError(f"cannot evaluate objects on {title_of(source)!r}", [problem])
+
+
+def _numbers(sample: Sample, labels: Labels) -> Iterator[tuple[int, int] | None]:
+    """Yield what ``alone`` says of a mask, unless it is empty; None for annotations, which tell objects apart."""
+    if isinstance(sample.mask, Drawing):
+        yield None
+        return
+    _, height, width = images.read(sample.files, sample.planes).pixels.shape
+    decoded = decode(sample, labels, (height, width), ids=True)
+    if (decoded.target > 0).any():
+        yield None if decoded.ids is None else alone(decoded.ids, decoded.target)
 
 
 def true_objects(sample: Sample, labels: Labels, target: Tensor) -> tuple[str, Instances]:
