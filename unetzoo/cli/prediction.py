@@ -131,8 +131,8 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--split", type=float, metavar="PIXELS",
         help="separate touching objects where the neck between them is narrower than both by more than this, in "
-        "half-widths, such as 1.5; masks do not change; needs scikit-image (default: 0, each connected component is an "
-        "object)",
+        "half-widths, such as 1.5; masks do not change; needs scikit-image (default: 1 for a model trained with --task "
+        "instances, else 0: each connected component is an object)",
     )  # fmt: skip
 
 

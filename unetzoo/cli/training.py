@@ -48,12 +48,17 @@ def add(commands: Any) -> None:
         "config.yaml unless they are given.",
     )
     command.add_argument("model", nargs="?", help=SEVERAL)
-    command.add_argument("--threshold", type=threshold, metavar="P", help="as for 'unetzoo predict'")
+    command.add_argument("--threshold", type=threshold, metavar="P",
+        help="probability above which a pixel belongs to a class, or calibrate's file, as in 'unetzoo predict'",
+    )  # fmt: skip
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
-    command.add_argument("--smallest", type=int, metavar="PIXELS", help="as for 'unetzoo predict'")
-    command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="as for 'unetzoo predict'")
+    command.add_argument("--smallest", type=int, metavar="PIXELS",
+        help="leave out connected parts of predicted masks with fewer pixels")  # fmt: skip
+    command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS",
+        help="fill holes of predicted masks of up to this many pixels, or all")  # fmt: skip
     command.add_argument("--split-objects", type=float, metavar="PIXELS",
-        help="separate touching objects, as --split of 'unetzoo predict' does")  # fmt: skip
+        help="separate predicted objects that touch, as --split of 'unetzoo predict' does (default: 1 for a model that "
+        "was trained with --task instances, else 0)")  # fmt: skip
     command.add_argument("--objects", action="store_true", help="also score objects against the true ones: AP, PQ, F1")
     command.add_argument("--monitor", metavar="FIGURE",
         help="score that ranks the worst images: iou, recall, dice/NAME, with --objects object_pq, … (default: the "

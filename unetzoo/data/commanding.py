@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unetzoo.data.labels import Labels
-from unetzoo.data.layouts import Meaning
 from unetzoo.data.listing import Source, paths_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.understanding import labels_from, understood
@@ -35,10 +34,9 @@ def training_flags(source: Source, labels: Sequence[Labels], settings: Mapping[s
         labels: of the data set; settings that give any of them are accepted.
         settings: "ratios", "seed", "group", "crop_size" and "resize".
     """
-    told = understood(source, labels[0].masks, labels[0].task).meaning()
     wanted = {name: value for name in _FLAGS if (value := getattr(labels[0], name)) is not None}
     choices = itertools.chain.from_iterable(itertools.combinations(wanted.items(), k) for k in range(len(wanted) + 1))
-    flags = next((dict(some) for some in choices if _labels_by(told, source, dict(some)) in labels), None)
+    flags = next((dict(some) for some in choices if _labels_by(source, dict(some)) in labels), None)
     if flags is None:
         return None
     return flags | {name: value for name, value in settings.items() if value != DEFAULTS[name]}
@@ -64,10 +62,11 @@ def training_call(source: Source, flags: Mapping[str, Any] | None) -> str:
     return f"unetzoo.fit({FIRST!r}, {', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
-def _labels_by(told: Meaning, source: Source, flags: Mapping[str, Any]) -> Labels | None:
+def _labels_by(source: Source, flags: Mapping[str, Any]) -> Labels | None:
     """Return the labels that flags give; None if they are wrong."""
-    try:
-        return labels_from(told, source, **flags)
+    try:  # what a folder holds is read by the flags, too: with masks and label images, the task decides
+        told = understood(source, flags.get("masks"), flags.get("task"))
+        return labels_from(told.meaning(), source, **flags)
     except ConfigError:
         return None
 

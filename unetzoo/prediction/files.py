@@ -312,7 +312,9 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], size: float | None,
         changed = differences(before, now)
         if changed and any(other != path for other in folder.iterdir()):  # else the call before wrote nothing
             raise ConfigError(
-                f"{folder} holds masks made with other settings: give another out=…, or overwrite=True", changed
+                f"{folder} holds masks made with other settings: give the same ones, another out=…, or overwrite=True, "
+                "which loses what was corrected by hand",
+                changed,
             )
         there = before.get(SHOWN)
         if None not in (there, shown) and there != shown:
