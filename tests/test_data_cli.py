@@ -214,3 +214,17 @@ def test_preview_of_floods(capsys: pytest.CaptureFixture[str], floods: str, tmp_
     run(capsys, "preview", floods, "--ignore", "-1", "--augmentation", "none", "--out", str(tmp_path / "s.png"))
     with Image.open(tmp_path / "s.png") as image:
         assert image.size == (4 * 260 + 4, 4 * 260 + 4)
+
+
+def test_the_command_trains_on_what_was_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A folder with masks and label images: which are read depends on the task, so the command has to name it."""
+    folder = make(tmp_path / "cells")
+    (folder / "instances").mkdir()
+    for k in range(10):
+        labels = np.zeros((20, 24), np.uint16)
+        labels[2:8, 2:8], labels[10:18, 8:20] = 1, 2
+        Image.fromarray(labels).save(folder / "instances" / f"p{k}.png")
+    for options, task in ((["--task", "instances"], "--task instances"), ([], "")):
+        out, _ = run(capsys, "check", str(folder), *options)
+        (command,) = (line for line in out.splitlines() if line.startswith("unetzoo train"))
+        assert command == f"unetzoo train --model resunet18 --data {folder} {task}".strip()
