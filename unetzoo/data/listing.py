@@ -143,6 +143,10 @@ class Tree:
         kept = frozenset(folder for folder in folders if not is_hidden(folder))
         return {inner: files[inner] for inner in sorted(files)}, kept
 
+    def inner(self, path: Path) -> str:
+        """Return the path of a file inside the folder, with /."""
+        return path.relative_to(self.path).as_posix()
+
     def inside(self, folder: str = "") -> list[str]:
         """Return the names of the folders inside a folder, sorted."""
         start = f"{folder}/" if folder else ""

@@ -35,7 +35,7 @@ def of_documents(tree: Tree, paths: list[Path]) -> Understood | None:
     """Return how to read images in a folder with these annotation files; None without any."""
     if not paths:
         return None
-    inside = [path.relative_to(tree.path).as_posix() for path in paths]
+    inside = [*map(tree.inner, paths)]
     title = " and ".join(dict.fromkeys(known_format(path).title for path in paths))
     said = f"{title}: {', '.join(inside)}: images are found by their file names in it"
     return Understood(said, lambda labels: _listed(tree, paths, labels), lambda: _meaning(paths))
@@ -82,7 +82,7 @@ def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:
     problems: list[str] = []
     splits = {path: split_of(path.relative_to(tree.path)) for path in paths}
     if "" in splits.values() and len({*splits.values()}) > 1:
-        unsaid = ", ".join(path.relative_to(tree.path).as_posix() for path, split in splits.items() if not split)
+        unsaid = ", ".join(tree.inner(path) for path, split in splits.items() if not split)
         raise ConfigError(
             f"{str(tree.path)!r} has splits, but {unsaid} is in none: put train, val or test into its name, or move it "
             "away"
@@ -90,7 +90,7 @@ def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:
     images, found = _Images(tree), defaultdict[str, dict[str, Sample]](dict)
     for path in paths:
         document = document_of(path)
-        problems += [f"{path.relative_to(tree.path).as_posix()}: {problem}" for problem in document.problems]
+        problems += [f"{tree.inner(path)}: {problem}" for problem in document.problems]
         for name, drawing in document.drawings.items():
             image = images.of(name, path, problems)
             if image is None:

@@ -143,7 +143,7 @@ def _listed(tree: Tree, start: str, found: _Pairing, splits: Mapping[str, str], 
             image = found.images[stem]
             used.add(image)
             if stem not in by_image:
-                problems.append(f"{_shown(tree, image)}: no mask next to it ({found.said})")
+                problems.append(f"{tree.inner(image)}: no mask next to it ({found.said})")
                 continue
             mask = found.masks[by_image[stem]]
             used.add(mask)
@@ -155,7 +155,3 @@ def _listed(tree: Tree, start: str, found: _Pairing, splits: Mapping[str, str], 
 
 def _meaning(found: _Pairing) -> Meaning:
     return Meaning(names_in(found.masks.values()))
-
-
-def _shown(tree: Tree, path: Path) -> str:
-    return path.relative_to(tree.path).as_posix()

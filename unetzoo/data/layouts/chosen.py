@@ -94,10 +94,10 @@ def _listed(tree: Tree, masks: Found, folders: Mapping[str, tuple[str, str]], pa
                 found.append(Sample(name, path, mask[0]))
                 used |= {path, mask[0]}
             else:
-                said = f"{' and '.join(_shown(tree, one) for one in mask)} may be its mask" if mask else "no mask"
-                problems.append(f"{_shown(tree, path)}: {said}, by masks={pattern!r}")
+                said = f"{' and '.join(tree.inner(one) for one in mask)} may be its mask" if mask else "no mask"
+                problems.append(f"{tree.inner(path)}: {said}, by masks={pattern!r}")
         samples[split] = tuple(found)
-    problems += [f"{_shown(tree, path)}: no image for this mask" for path in masks.values() if path not in used]
+    problems += [f"{tree.inner(path)}: no image for this mask" for path in masks.values() if path not in used]
     inside = tuple(f"{folder}/" if folder else "" for _, folder in folders.values())
     leftovers = [inner for inner, path in tree.files.items() if inner.startswith(inside) and path not in used]
     return Listing(labels, samples, tuple(problems), tuple(leftovers))
@@ -111,7 +111,7 @@ def _images(tree: Tree, start: str, masks: set[Path], problems: list[str]) -> di
             name = inner.removeprefix(start).rpartition(".")[0]
             other = found.setdefault(name, path)
             if other is not path:
-                problems.append(f"{inner}: {_shown(tree, other)} has the same stem; keep one")
+                problems.append(f"{inner}: {tree.inner(other)} has the same stem; keep one")
     others = {stem for rule in rules(found, found, MASK_ENDINGS) for stem in pairs(rule, found, found)}
     return {name: found[name] for name in sorted(found) if name not in others}
 
@@ -124,7 +124,3 @@ def _mask_of(name: str, split: str, masks: Found) -> list[Path]:
 
 def _meaning(masks: Found) -> Meaning:
     return Meaning(names_in(masks.values()))
-
-
-def _shown(tree: Tree, path: Path) -> str:
-    return path.relative_to(tree.path).as_posix()

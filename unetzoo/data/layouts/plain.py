@@ -173,7 +173,7 @@ class _Folder:
         if self.root.rule != Rule():
             wanted += f" ({self.root.rule})"
         for name in self.images.keys() - masks.keys():
-            self.problems.append(f"{self._shown(self.images[name])}: no mask with {wanted}")
+            self.problems.append(f"{self.tree.inner(self.images[name])}: no mask with {wanted}")
         self.problems.sort()
         return tuple(Sample(name, self.images[name], masks[name]) for name in sorted(self.images) if name in masks)
 
@@ -187,7 +187,7 @@ class _Folder:
         """Return the masks by the stems of their images."""
         images = pairs(self.root.rule, self.images, masks)
         for stem in sorted(masks.keys() - images.keys()):
-            self.problems.append(f"{self._shown(masks[stem])}{NO_IMAGE}")
+            self.problems.append(f"{self.tree.inner(masks[stem])}{NO_IMAGE}")
         return {image: masks[mask] for mask, image in images.items()}
 
     def _by_stem(self, folder: str, suffixes: Iterable[str]) -> dict[str, Path]:
@@ -195,13 +195,12 @@ class _Folder:
         for inner, path in self.tree.under(folder).items():
             stem, dot, suffix = inner.rpartition(".")
             if is_hidden(inner) or _is_list(inner) or f"{dot}{suffix.lower()}" not in suffixes:
-                self.leftovers.append(self._shown(path))
+                self.leftovers.append(self.tree.inner(path))
                 continue
             other = found.setdefault(stem, path)
             if other is not path:
                 fix = f", or give masks='{folder}/{{name}}{path.suffix}'" if folder == self.masks else ""
-                self.problems.append(f"{self._shown(path)}: {self._shown(other)} has the same stem; keep one{fix}")
+                self.problems.append(
+                    f"{self.tree.inner(path)}: {self.tree.inner(other)} has the same stem; keep one{fix}"
+                )
         return found
-
-    def _shown(self, path: Path) -> str:
-        return path.relative_to(self.tree.path).as_posix()
