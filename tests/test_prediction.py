@@ -121,7 +121,7 @@ class TestTiles:
     @settings(deadline=None)
     def test_mirrored_rows_are_numpy_s(self, first: int, count: int, length: int) -> None:
         wide = np.pad(np.arange(length), 200, mode="reflect")
-        assert tiles.mirrored(first, count, length).tolist() == wide[200 + first : 200 + first + count].tolist()
+        assert images.mirrored(first, count, length).tolist() == wide[200 + first : 200 + first + count].tolist()
 
 
 class TestWhole:

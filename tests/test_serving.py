@@ -264,12 +264,12 @@ def test_the_network_is_asked_once_a_image_however_often_sliders_move(tmp_path: 
     events = Events(types.SimpleNamespace(update=dict), counted, Limits())  # type: ignore[arg-type]
     path = str(image(tmp_path))
     kept, _, *first = events.ask([path], None, 0, 0.5, 0.5, VIEWS[0])
-    legends = [events.redraw(kept, threshold, 0.5, VIEWS[0])[3] for threshold in (0.2, 0.4, 0.5)]
+    legends = [events.shown(kept, threshold, 0.5, VIEWS[0])[3] for threshold in (0.2, 0.4, 0.5)]
     assert len({re.findall(r"[\d,]+</td>", legend)[-1] for legend in legends}) == 3
-    assert first[3] == events.redraw(kept, 0.5, 0.1, VIEWS[2])[3]
+    assert first[3] == events.shown(kept, 0.5, 0.1, VIEWS[2])[3]
     assert asked == [Path(path).name]
     nothing = [events.invitation, "", "", "", "", *[{"interactive": False}] * 3]
-    assert events.redraw(None, 0.5, 0.5, VIEWS[0]) == events.ask(None, kept, 0, 0.5, 0.5, VIEWS[0])[2:] == nothing
+    assert events.shown(None, 0.5, 0.5, VIEWS[0]) == events.ask(None, kept, 0, 0.5, 0.5, VIEWS[0])[2:] == nothing
 
 
 # Objects
@@ -311,7 +311,7 @@ def test_objects_are_found_once_a_threshold(tmp_path: Path, monkeypatch: pytest.
     kept, _, note, *first = events.ask([str(image(tmp_path))], None, 0, 0.5, 0.5, VIEWS[0])
     assert "objects" not in note.lower()
     numbers = [re.findall(r"<td>([\d,]*)</td>", legend)[3] for legend in [first[2], *(
-        events.redraw(kept, threshold, opacity, VIEWS[0])[3]
+        events.shown(kept, threshold, opacity, VIEWS[0])[3]
         for threshold, opacity in ((0.5, 0.1), (0.45, 0.1), (0.45, 0.9))
     )]]  # fmt: skip
     events.repaint(kept, 0.45, 0.5, VIEWS[1])

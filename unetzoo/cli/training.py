@@ -159,7 +159,9 @@ def _train(options: argparse.Namespace) -> None:
         what = options.resume or options.config or f"{options.model} on {options.data and ', '.join(options.data)}"
         print(f"unetzoo {__version__}: {printable(what)}", flush=True)  # Lightning takes seconds to load
     command = needed("unetzoo.train.command", "training", extra="train")
-    options.wording.know(command.other_names())
+    from unetzoo.train.refusals import other_names
+
+    options.wording.know(other_names())
     given = {flag.name: getattr(options, flag.name) for flag in FLAGS}
     if given["data"] is not None:
         given["data"] = given["data"][0] if len(given["data"]) == 1 else json.dumps(given["data"])

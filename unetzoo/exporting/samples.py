@@ -19,7 +19,7 @@ from unetzoo.exporting.request import Request, network_of
 from unetzoo.folding import optimize
 from unetzoo.prediction.layout import room
 from unetzoo.prediction.reach import memory_of_pixel
-from unetzoo.prediction.tiles import lay_out, mirrored
+from unetzoo.prediction.tiles import lay_out
 
 LONGEST_TILE = 1024
 """Longest side of a tile in pixels, as in prediction."""
@@ -165,7 +165,9 @@ class Samples:
         return (tile.given.file for tiles in self for tile in tiles)
 
     def _tile(self, image: Tensor, place: _Place, whole: images.Moments | None) -> Tile:
-        rows, columns = (mirrored(at.first, at.length, side) for at, side in zip(place, image.shape[1:], strict=True))
+        rows, columns = (
+            images.mirrored(at.first, at.length, side) for at, side in zip(place, image.shape[1:], strict=True)
+        )
         cut = _taken(_taken(image, 1, rows), 2, columns)
         counted = (slice(span.begin, span.end) for span in place)
         return Tile(given([cut], self._request, whole), *counted)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from unetzoo.exporting.request import network_of
 from unetzoo.folding import OptimizedModel
+from unetzoo.images import mirrored
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.reach import reach
-from unetzoo.prediction.tiles import mirrored
 
 FARTHEST = 96
 """Largest context of tiles in pixels: what the plain U-Net sees. Residual networks see farther, but faintly, and with

@@ -17,10 +17,9 @@ from unetzoo.devices import warn_of_threads
 from unetzoo.errors import ConfigError, InputError, WeightsError
 from unetzoo.files.checkpoints import non_finite
 from unetzoo.folding import OptimizedModel, optimize
-from unetzoo.images import Levels, filled, fit_channels, fits, levels, normalised, scaled
+from unetzoo.images import Levels, filled, fit_channels, fits, levels, mirrored, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.inputs import Rows
-from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
 from unetzoo.saving import folds, sources
 

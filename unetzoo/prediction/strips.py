@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from unetzoo.devices import Transfer, taken
+from unetzoo.images import mirrored
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.networks import Networks, check_channels, columns
-from unetzoo.prediction.tiles import Grid, mirrored
+from unetzoo.prediction.tiles import Grid
 
 
 class Strip(NamedTuple):

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetzoo.images import mirrored as mirrored
-
 BLENDS = ("gaussian", "linear", "crop")
 
 

@@ -74,17 +74,16 @@ class Events:
             tray.choose(number)
         return self.shown(tray, threshold, opacity, view)
 
-    def redraw(self, tray: Tray | None, threshold: float, opacity: float, view: str) -> list[Any]:
-        """Return what is shown with other settings; the network does not run."""
-        return self.shown(tray, threshold, opacity, view)
-
     def repaint(self, tray: Tray | None, threshold: float, opacity: float, view: str) -> Any:
         """Return only the picture, with another opacity or view."""
         seen = None if tray is None else tray.seen(threshold)
         return "" if seen is None else self._view(seen, opacity, view)
 
     def shown(self, tray: Tray | None, threshold: float, opacity: float, view: str) -> list[Any]:
-        """Return note, images to choose from, picture, legend, table, and whether each file can be downloaded."""
+        """Return note, images to choose from, picture, legend, table, and whether each file can be downloaded.
+
+        The network does not run.
+        """
         tray = Tray() if tray is None else tray
         seen = tray.seen(threshold)
         middle = ["", "", ""]

@@ -109,7 +109,7 @@ def _connect(gr: Any, shown: dict[str, Any], events: Events) -> None:
     shown["samples"].click(sampled, shown["file"], shown["file"], show_progress="hidden", **private)
     moved = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
     # A dragged slider moves faster than large masks can be drawn.
-    shown["threshold"].change(events.redraw, settings, out, **moved)
+    shown["threshold"].change(events.shown, settings, out, **moved)
     gr.on([shown["opacity"].change, shown["view"].change], events.repaint, settings, shown["overlay"], **moved)
     for kind in saved:
         button = shown[f"save_{kind}"]

@@ -35,7 +35,7 @@ from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
 from unetzoo.train.measuring import forecast
 from unetzoo.train.mistakes import name_problems, other_problems, trainer_problems
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
+from unetzoo.train.refusals import MODE, explained, makeable, refusal, repeated
 from unetzoo.train.runs import CONFIG, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings

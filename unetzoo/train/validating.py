@@ -8,11 +8,12 @@ from torch import Tensor
 from unetzoo import sheets
 from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
+from unetzoo.images import mirrored
 from unetzoo.model import SegmentationModel, TrainingOutputs, evaluating
 from unetzoo.nn.layers import crop
 from unetzoo.prediction.networks import unit_of
 from unetzoo.prediction.reach import reach
-from unetzoo.prediction.tiles import Grid, lay_out, mirrored, rounded_up
+from unetzoo.prediction.tiles import Grid, lay_out, rounded_up
 from unetzoo.prediction.views import View
 
 TILE = 1024
