@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import multiprocessing
 import os
 import shutil
 import signal
 import socket
+import struct
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +107,18 @@ SPAWNED = multiprocessing.get_context("spawn")
 """For what does."""
 
 
+def save(array: np.ndarray, path: Path, **options: Any) -> Path:
+    """Write an image by Pillow, in a folder that is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def once(*words: str) -> list[str]:
     """Return a command line in which the last of an option that is given twice stands for both, as none may be."""
     found: dict[str, list[str]] = {}
@@ -159,6 +174,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared/data with real images is not there")
     return folder
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Return what is logged, from warnings up."""
+    caplog.set_level(logging.WARNING, "unetzoo")
+    return caplog
 
 
 @pytest.fixture

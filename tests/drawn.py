@@ -1,4 +1,7 @@
-"""Networks whose weights are cut from numbers drawn once: to draw those of a ResNet takes longer than to run it."""
+"""Networks that are there at once, and their files.
+
+Weights are cut from numbers drawn once: to draw those of a ResNet takes longer than to run it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +55,33 @@ def quick(name: str, **options: object) -> unetzoo.SegmentationModel:
     with unetzoo.model.on_meta():
         model = unetzoo.create(name, **options)
     return fill(model, torch.float32)
+
+
+def small(**options: object) -> unetzoo.SegmentationModel:
+    """Return a small U-Net of torch's own weights whose masks have both foreground and background."""
+    torch.manual_seed(0)
+    network = unetzoo.create("unet", base_channels=4, **options)
+    with torch.no_grad():
+        network.head.conv.weight.mul_(8)
+    return network
+
+
+def saved(path: Path, **options: object) -> Path:
+    """Write the network of :func:`small`."""
+    unetzoo.save(small(**options), path)
+    return path
+
+
+def white(**options: object) -> unetzoo.SegmentationModel:
+    """Return a small U-Net that finds what is brighter than black, pixel by pixel."""
+    model = unetzoo.create("unet", base_channels=4, **options)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            weights.zero_()
+            if name.startswith(("encoder.levels.0", "decoder.convs.3", "head")) and name.endswith("weight"):
+                weights[(..., weights.shape[-2] // 2, weights.shape[-1] // 2) if weights.ndim == 4 else ...] = 1
+        model.head.conv.bias.fill_(-0.1)
+    return model.eval()
 
 
 LARGE = 2**18

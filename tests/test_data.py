@@ -17,6 +17,7 @@ import pytest
 import skimage.draw
 import tifffile
 import torch
+from conftest import save
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -35,12 +36,6 @@ SIZE = (6, 8)
 TRUTH = np.zeros(SIZE, bool)
 TRUTH[1:4, 2:7] = True
 CLASSES = RNG.integers(0, 3, SIZE).astype(np.uint8)
-
-
-def save(array: np.ndarray, path: Path, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def target_of(mask: Path | tuple[Path | None, ...], labels: Labels, size: tuple[int, int] = SIZE) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from conftest import save
 from PIL import Image
 
 import unetzoo
@@ -47,11 +48,6 @@ def discs(seed: int, count: int = 4) -> np.ndarray:
         top, left = generator.integers(5, 35), generator.integers(5, 43)
         ids[(y - top) ** 2 + (x - left) ** 2 <= 25] = k + 1
     return ids
-
-
-def save(array: np.ndarray, path: Path, **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
 
 
 def make(folder: Path, count: int = 10, *, ids: bool = False) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from drawn import white
 from PIL import Image
 from scipy import ndimage
 
@@ -42,19 +43,6 @@ def constant(value: float) -> unetzoo.SegmentationModel:
     with torch.no_grad():
         model.head.conv.weight.zero_()
         model.head.conv.bias.fill_(value)
-    return model.eval()
-
-
-def white(**given: object) -> unetzoo.SegmentationModel:
-    """Return a network that finds what is brighter than grey, pixel by pixel."""
-    model = unetzoo.create("unet", base_channels=4, **given)
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            weights.zero_()
-            if name.startswith(("encoder.levels.0", "decoder.convs.3", "head")) and name.endswith("weight"):
-                middle = (..., weights.shape[-2] // 2, weights.shape[-1] // 2) if weights.ndim == 4 else ...
-                weights[middle] = 1
-        model.head.conv.bias.fill_(-0.1)
     return model.eval()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from conftest import save
 from PIL import Image
 
 import unetzoo
@@ -37,12 +38,6 @@ from unetzoo.errors import ConfigError, InputError
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 SIZE = (18, 16)
-
-
-def save(array: np.ndarray, path: Path, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def picture(path: Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from conftest import chunk, save
 from PIL import Image
 
 import unetzoo
@@ -27,12 +28,6 @@ from unetzoo.data.stacks import list_samples
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 BINARY, ANY = Labels(), Labels(foreground="any")
-
-
-def save(array: np.ndarray, path: Path, **options: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def target_of(mask: Path, labels: Labels = BINARY, image: Path | None = None) -> np.ndarray:
@@ -304,12 +299,6 @@ def test_what_quantising_makes_of_a_mask_is_the_mask(tmp_path: Path, ending: str
             rgb = Image.fromarray(np.repeat(truth[..., None] * np.uint8(255), 3, 2))
             rgb.quantize(colours).save(tmp_path / f"m.{ending}")
             assert np.array_equal(target_of(tmp_path / f"m.{ending}"), truth)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    import zlib
-
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def test_a_palette_of_one_bit_by_hand(tmp_path: Path) -> None:

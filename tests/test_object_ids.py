@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import save
 from PIL import Image
 
 from unetzoo.cli import main
@@ -21,11 +22,6 @@ CLASSES[8, 2:15] = 255
 IDS = np.zeros(SIZE, np.int64)
 IDS[2:6, 2:6], IDS[2:6, 6:9], IDS[10:13, 3:15] = 1, 2, 3
 AREAS = [16, 12, 36]
-
-
-def save(values: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 def picture(path: Path) -> None:

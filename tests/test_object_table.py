@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 from conftest import ROOT
+from drawn import white
 from PIL import Image
 from skimage.measure import regionprops_table
 
@@ -22,18 +23,6 @@ from unetzoo.objects import columns, instances, table
 from unetzoo.objects.columns import MICRONS, NAMED, SHAPES, columns_of
 from unetzoo.objects.table import INTENSITIES, PROPERTIES, table_file
 from unetzoo.prediction import Predictor
-
-
-def white(channels: int = 3) -> unetzoo.SegmentationModel:
-    """Return a network that finds what is brighter than black, pixel by pixel."""
-    model = unetzoo.create("unet", base_channels=4, in_channels=channels, class_names=["cell"])
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            weights.zero_()
-            if name.startswith(("encoder.levels.0", "decoder.convs.3", "head")) and name.endswith("weight"):
-                weights[(..., weights.shape[-2] // 2, weights.shape[-1] // 2) if weights.ndim == 4 else ...] = 1
-        model.head.conv.bias.fill_(-0.1)
-    return model.eval()
 
 
 def scene(seed: int) -> np.ndarray:
@@ -51,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "cells").mkdir()
     for k in range(3):
         Image.fromarray(scene(k)).save(tmp_path / "cells" / f"{k}.png")
-    unetzoo.save(white(), tmp_path / "m.safetensors")
+    unetzoo.save(white(class_names=["cell"]), tmp_path / "m.safetensors")
     return tmp_path
 
 
@@ -176,7 +165,7 @@ def test_microns_are_those_of_the_file_or_as_said(folder: Path, capsys: pytest.C
         (data / name).mkdir(parents=True)
     (data / "images" / "3.tif").write_bytes((cells / "3.ome.tif").read_bytes())
     Image.fromarray(np.uint8(scene(3)[..., 0] > 0) * 255).save(data / "masks" / "3.png")
-    evaluate(Predictor(white()), data, table=folder / "judged.csv")
+    evaluate(Predictor(white(class_names=["cell"])), data, table=folder / "judged.csv")
     assert [float(row["area_um2"]) * 4 for row in rows_of(folder / "judged.csv")] == [
         float(row["area"]) for row in rows if row["image"].startswith("3")
     ]
@@ -306,7 +295,7 @@ def test_evaluate_writes_the_same_table(folder: Path, tmp_path: Path) -> None:
     for k in range(3):
         Image.fromarray(scene(k)).save(data / "images" / f"{k}.png")
         Image.fromarray(np.uint8(scene(k)[..., 0] > 0) * 255).save(data / "masks" / f"{k}.png")
-    found = evaluate(Predictor(white()), data, objects=True, table=tmp_path / "new" / "judged.csv")
+    found = evaluate(Predictor(white(class_names=["cell"])), data, objects=True, table=tmp_path / "new" / "judged.csv")
     assert rows_of(tmp_path / "new" / "judged.csv") == rows_of(folder / "objects.csv")
     assert (found.objects.true, found.objects.met) == (9, 9)
 

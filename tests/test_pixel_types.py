@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +28,6 @@ def network(pixels: str | None, *, mean: float = 0.09, **options: object) -> une
 
 def probabilities(model: unetzoo.SegmentationModel, image: np.ndarray, **options: object) -> torch.Tensor:
     return Predictor(model, device="cpu", **options)(image).probabilities
-
-
-@pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.WARNING, "unetzoo")
-    return caplog
 
 
 class TestTheSameNumbers:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PROCESSES, needs_links
+from conftest import PROCESSES, chunk, needs_links
+from drawn import saved
 from PIL import Image
 
 import unetzoo
@@ -34,12 +35,7 @@ from unetzoo.prediction.stored import StoredRows
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    network = unetzoo.create("unet", base_channels=4)
-    with torch.no_grad():
-        network.head.conv.weight.mul_(8)
-    unetzoo.save(network, tmp_path / "model.safetensors")
-    return tmp_path / "model.safetensors"
+    return saved(tmp_path / "model.safetensors")
 
 
 def write(path: Path, seed: int = 0, size: tuple[int, int] = (40, 56), mode: str = "RGB") -> Path:
@@ -55,10 +51,6 @@ def mask_at(path: Path) -> np.ndarray:
 
 def png_header(width: int, height: int) -> bytes:
     """Return a small PNG that says it is large."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import saved
 from PIL import Image, PngImagePlugin
 from test_prediction_files import mask_at, noise, write, write_tiff
 
@@ -25,15 +26,6 @@ from unetzoo.prediction.files import Job, Outputs, find_jobs, predict_files
 from unetzoo.prediction.outputs import check_outputs, mask_paths
 from unetzoo.prediction.partial import PartialMask
 from unetzoo.prediction.stored import StoredRows
-
-
-def saved(path: Path, **options: object) -> Path:
-    torch.manual_seed(0)
-    network = unetzoo.create("unet", base_channels=4, **options)
-    with torch.no_grad():
-        network.head.conv.weight.mul_(8)
-    unetzoo.save(network, path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from trainings import train
+from trainings import last, train
 
 import unetzoo
 from unetzoo import ConfigError, ModelConfig, WeightsError
@@ -36,13 +36,8 @@ def run(request: pytest.FixtureRequest, nuclei: Path, tmp_path_factory: pytest.T
     return out
 
 
-def checkpoint(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(run / "last.ckpt", weights_only=True)
-    return found
-
-
 def test_the_checkpoint_is_the_network_that_the_run_judges(run: Path, nuclei: Path, tmp_path: Path) -> None:
-    found = checkpoint(run)
+    found = last(run)
     prefix = "average.model." if any(name.startswith("average.") for name in found["state_dict"]) else "network."
     kept = {k.removeprefix(prefix): v for k, v in found["state_dict"].items() if k.startswith(prefix)}
     settled = ModelConfig.from_json(found["unetzoo_config"])
@@ -73,7 +68,7 @@ def test_a_checkpoint_is_another_network_for_nobody(run: Path, tmp_path: Path) -
 
 
 def test_a_checkpoint_without_its_config_says_what_to_do(run: Path, tmp_path: Path) -> None:
-    old = {name: value for name, value in checkpoint(run).items() if not name.startswith("unetzoo_")}
+    old = {name: value for name, value in last(run).items() if not name.startswith("unetzoo_")}
     torch.save(old, tmp_path / "last.ckpt")
     for act in (unetzoo.load, lambda path: convert(path, tmp_path / "a.safetensors", "unet")):
         with pytest.raises(WeightsError, match=r"earlier unetzoo.*best\.safetensors"):
@@ -81,7 +76,7 @@ def test_a_checkpoint_without_its_config_says_what_to_do(run: Path, tmp_path: Pa
 
 
 def test_a_changed_config_does_not_fit(run: Path, tmp_path: Path) -> None:
-    found = checkpoint(run)
+    found = last(run)
     for config, said in (
         (re.sub(r'"base_channels": ?4', '"base_channels":8', found["unetzoo_config"]), "does not hold"),
         ("{", "JSON"),

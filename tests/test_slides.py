@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import saved
 from PIL import Image
 from torch import Tensor
 
@@ -52,12 +53,7 @@ def slide(image: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    network = unetzoo.create("unet", base_channels=4)
-    with torch.no_grad():
-        network.head.conv.weight.mul_(8)
-    unetzoo.save(network, tmp_path / "model.safetensors")
-    return tmp_path / "model.safetensors"
+    return saved(tmp_path / "model.safetensors")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import saved
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -39,11 +40,7 @@ def folder(image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Return a folder with a slide, and a model; rows are compared by 32."""
     monkeypatch.setattr(slides, "TOGETHER", 32)
     aperio(tmp_path / "a.svs", image, compression=None)
-    torch.manual_seed(0)
-    network = unetzoo.create("unet", base_channels=4)
-    with torch.no_grad():
-        network.head.conv.weight.mul_(8)
-    unetzoo.save(network, tmp_path / "m.safetensors")
+    saved(tmp_path / "m.safetensors")
     return tmp_path
 
 

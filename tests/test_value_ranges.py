@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,6 @@ def predictor(mean: float | None = None, std: float = 0.2, **options: object) ->
     torch.manual_seed(0)
     levels = (IMAGENET_MEAN, IMAGENET_STD) if mean is None else ((mean,) * 3, (std,) * 3)
     return Predictor(unetzoo.create("unet", base_channels=2, mean=levels[0], std=levels[1]), device="cpu", **options)
-
-
-@pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.WARNING, "unetzoo")
-    return caplog
 
 
 class TestFloatingPoint:

@@ -20,7 +20,7 @@ import pytest
 import rasterio
 import tifffile
 import torch
-from conftest import ROOT, tried
+from conftest import ROOT, chunk, tried
 from PIL import Image
 
 from unetzoo import InputError, images
@@ -205,17 +205,13 @@ def png(array: np.ndarray, depth: int, colour: int, chunks: bytes = b"") -> byte
         single = (bits[..., None] >> np.arange(depth)[::-1] & 1).astype(np.uint8).reshape(height, -1)
         rows = np.packbits(single, axis=1)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunks + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 def palette_chunk(colours: np.ndarray) -> bytes:
     body = colours.astype(np.uint8).tobytes()
-    return struct.pack(">I", len(body)) + b"PLTE" + body + struct.pack(">I", zlib.crc32(b"PLTE" + body))
+    return chunk(b"PLTE", body)
 
 
 def test_pngs_of_every_kind(tmp_path: Path) -> None:

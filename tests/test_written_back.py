@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from drawn import saved, small
 from PIL import Image
 from test_prediction_files import noise, write
 
@@ -288,13 +289,7 @@ def test_names_of_rois_leave_no_archive(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = unetzoo.create("unet", base_channels=4, class_names=["nucleus"])
-    with torch.no_grad():
-        network.head.conv.weight.mul_(8)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    unetzoo.save(network, path)
-    return path
+    return saved(tmp_path_factory.mktemp("model") / "model.safetensors", class_names=["nucleus"])
 
 
 @pytest.fixture
@@ -515,11 +510,7 @@ def test_label_images_of_several_classes_have_folders(task: str, cells: Path) ->
 
 
 def network_of_greys() -> torch.nn.Module:
-    torch.manual_seed(0)
-    network = unetzoo.create("unet", base_channels=4, in_channels=1, class_names=["nucleus"])
-    with torch.no_grad():
-        network.head.conv.weight.mul_(8)
-    return network
+    return small(in_channels=1, class_names=["nucleus"])
 
 
 PLACE = np.array([[-0.6, -0.3, 0.1, 10], [-0.2, 0.8, 0.2, -20], [0.1, 0.1, 2.5, 33], [0, 0, 0, 1]])
