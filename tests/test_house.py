@@ -15,7 +15,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
-    {"printing"},
+    {"printing", "progress"},
     {"errors", "trained"},
     {"plugins"},
     {"devices", "extras", "files", "markup", "nn", "registry"},

@@ -22,6 +22,7 @@ from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.nn.meta import on_meta
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model, check_alike
+from unetzoo.progress import shown
 from unetzoo.registry import suggest
 from unetzoo.saving.records import read_saved
 from unetzoo.saving.sources import located, named_source
@@ -90,11 +91,7 @@ def compare(
     reached = {
         entry.name: trials[entry.name] for entry in entries if entry.parts == (entry.name,) and entry.name in trials
     }
-    steps: Iterable[_Entry] = entries
-    if progress:
-        from huggingface_hub.utils.tqdm import tqdm
-
-        steps = tqdm(entries, unit="model", leave=False)  # type: ignore[no-untyped-call]
+    steps = shown(entries, progress, "model")
     rows = tuple(_row(entry, size, options, measure, reached.get(entry.name)) for entry in steps)
     return Comparison(rows, size, tuple(reached.values()))
 

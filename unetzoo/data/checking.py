@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from unetzoo.data.splitting import RATIOS, Fold, check_arguments, divide, group_
 from unetzoo.data.stacks import list_samples
 from unetzoo.data.understanding import exports_of
 from unetzoo.errors import ConfigError
+from unetzoo.progress import shown
 
 
 def check(
@@ -110,12 +111,8 @@ def _wanted(labels: Labels, count: int, closely: bool, crop: crops.Size | None) 
 def _all(listed: Sequence[tuple[Sample, str]], wanted: Wanted, progress: bool) -> list[Findings]:
     items = [(*item, place) for place, item in enumerate(listed)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        steps: Iterable[Findings] = pool.map(lambda item: examined(item[0], item[1], item[2], wanted), items)
-        if progress:
-            from huggingface_hub.utils.tqdm import tqdm
-
-            steps = tqdm(steps, total=len(items), unit="image", leave=False)  # type: ignore[no-untyped-call]
-        return list(steps)
+        steps = pool.map(lambda item: examined(item[0], item[1], item[2], wanted), items)
+        return list(shown(steps, progress, "image", len(items)))
 
 
 def _unnumbered(found: Sequence[Findings], labels: Labels) -> list[str]:

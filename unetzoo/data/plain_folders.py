@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files.names import place_key
 from unetzoo.files.writing import make_folder, replacing, write_file
+from unetzoo.progress import shown
 
 _IGNORE = 255
 """Written value of pixels that do not count; the next one is for objects, and for more classes than this."""
@@ -62,7 +63,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     ignores = written.ignore is not None
     if any(sample.channels for _, sample in found):
         extras.needed("tifffile", "a TIFF of several bands")  # before all images are read
-    for _, sample in _shown(found, "checked", progress):
+    for _, sample in shown(found, progress, " checked"):
         try:
             if sample.channels:
                 images.stored(sample.files, sample.planes)  # raises if they do not fit together
@@ -75,7 +76,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     if problems:
         raise ConfigError(f"{title_of(source)!r} cannot be converted", problems)
     written = dataclasses.replace(written, ignore=_ignored(written) if ignores else None)
-    for split, sample in _shown(found, "written", progress):
+    for split, sample in shown(found, progress, " written"):
         _write(target / split, sample, listing, written)
     named = class_tables.text_of(written.class_names or ()) if written.pixel_task == "multiclass" else None
     if named:
@@ -122,15 +123,6 @@ def _twice(what: str, names: Sequence[str]) -> list[str]:
     keys: dict[str, str] = {}
     pairs = [(keys.setdefault(place_key(name), name), name) for name in names]
     return [f"{what} {a!r} and {b!r}: on some systems these names are the same; rename one" for a, b in pairs if a != b]
-
-
-def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterable[tuple[str, Sample]]:
-    if not progress:
-        return found
-    from huggingface_hub.utils.tqdm import tqdm
-
-    bar: Iterable[tuple[str, Sample]] = tqdm(found, unit=f" {unit}", leave=False)  # type: ignore[no-untyped-call]
-    return bar
 
 
 def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> None:

@@ -18,7 +18,7 @@ from unetzoo.data import SegmentationDataset
 from unetzoo.data.listing import Sample, Source
 from unetzoo.data.masks import decode
 from unetzoo.errors import ConfigError
-from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
+from unetzoo.evaluation.evaluating import images_of, predictor_of
 from unetzoo.evaluation.object_trials import Separation, Trials
 from unetzoo.files.writing import write_file
 from unetzoo.images import image_size
@@ -28,6 +28,7 @@ from unetzoo.prediction.networks import Model
 from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.printing import aligned, counted
+from unetzoo.progress import shown
 from unetzoo.saving.records import weights_of
 
 STEPS = 1000
@@ -269,8 +270,7 @@ def add_objects(trials: Trials, seen: Seen) -> None:
 def _images(pairs: Sequence[Judged], progress: bool) -> Iterator[tuple[int, Judged, int]]:
     """Give each image: the index of its pair, the pair, and the index of the image in it."""
     every = [(pair, i) for pair, (_, dataset) in enumerate(pairs) for i in range(len(dataset))]
-    for step in shown(range(len(every)), progress):
-        pair, i = every[step]
+    for pair, i in shown(every, progress, "image"):
         yield pair, pairs[pair], i
 
 

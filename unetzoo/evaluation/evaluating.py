@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from unetzoo.prediction.networks import Model, listed
 from unetzoo.prediction.pixel_size import size_of
 from unetzoo.prediction.remarks import told_together
 from unetzoo.printing import aligned, printable
+from unetzoo.progress import shown
 from unetzoo.slides import microns_in
 
 WORST = 8
@@ -208,7 +209,7 @@ def evaluate(
     rows: list[dict[str, str | float | None]] = []
     with contextlib.ExitStack() as files:
         keep = None if table is None else files.enter_context(_table_in(table, dataset, config, asked.mpp_stored))
-        for i in shown(range(len(dataset)), progress):
+        for i in shown(range(len(dataset)), progress, "image"):
             sample = dataset.samples[i]
             kind, slide = sample.kind, asked.of(sample)
             if slide is not None:
@@ -377,12 +378,3 @@ def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[
     mask = predictor(sample.files, planes=sample.planes).mask
     tiles = sheets.beside(item["image"], item["target"], mask, dataset.task, dataset.num_classes)
     return tuple(sheets.shrunk(tile, 320) for tile in tiles)
-
-
-def shown(steps: range, progress: bool) -> Iterable[int]:
-    """Return the steps, with a progress bar if ``progress`` is True."""
-    if not progress:
-        return steps
-    from huggingface_hub.utils.tqdm import tqdm
-
-    return tqdm(steps, unit="image", leave=False)  # type: ignore[no-untyped-call]

@@ -19,7 +19,6 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.objects.separating import check_separable, separable
 from unetzoo.prediction import arguments, by_rows, objects_by_rows, ranges
-from unetzoo.prediction.bars import bar_of
 from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
@@ -33,6 +32,7 @@ from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
 from unetzoo.prediction.views import views
+from unetzoo.progress import bar_of
 from unetzoo.saving import folds
 from unetzoo.slides import Slide
 
