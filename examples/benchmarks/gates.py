@@ -5,10 +5,10 @@ parameters, the GFLOPs (with two operations per multiply-add), and the median ra
 """
 
 import argparse
-import time
 from statistics import median
 
 import torch
+from stopwatch import timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -44,9 +44,7 @@ def gflops(model: nn.Module, images: Tensor) -> float:
 def seconds(model: nn.Module, images: Tensor) -> float:
     """Return the time of a call, after an untimed one."""
     model(images)
-    begun = time.perf_counter()
-    model(images)
-    return time.perf_counter() - begun
+    return timed(lambda: model(images))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+import stopwatch
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -190,22 +191,11 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
         torch.cuda.reset_peak_memory_stats()
         call(model, images, train)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    status = Path("/proc/self/status")
-    if not status.is_file():
+    if not Path("/proc/self/status").is_file():
         return None
     call(model, draw(64, batch, way, device), train)
     ctypes.CDLL(None).malloc_trim(0)  # memory freed after building the model would hide that of the call
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
-    before = resident(status, "VmRSS")
-    call(model, images, train)
-    return (resident(status, "VmHWM") - before) / 2**10
-
-
-def resident(status: Path, key: str) -> int:
-    """Return a field of /proc/self/status, in KiB."""
-    return next(
-        int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(key)
-    )
+    return stopwatch.peak(lambda: call(model, images, train)) / 2**10
 
 
 def in_child(*arguments: object) -> float | None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from statistics import median
 
 import torch
+from stopwatch import peak, timed
 from torch import Tensor
 
 import unetzoo
@@ -66,26 +65,10 @@ def ways(name: str, side: int, tile: int) -> dict[str, tuple[Callable[[], object
     return {**found, WAYS[2]: (monai, lambda: windows)}
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
-
-
-def peak(way: str, name: str, side: int, tile: int) -> float:
+def peak_mib(way: str, name: str, side: int, tile: int) -> float:
     """Return the peak MiB of a fresh process minus its memory when everything is ready; only on Linux."""
     run, _ = ways(name, side, tile)[way]
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
-    before = resident("VmRSS")
-    run()
-    return (resident("VmHWM") - before) / 1024
-
-
-def resident(key: str) -> int:
-    """Return a line of the process's status, in KiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1])
+    return peak(run) / 1024
 
 
 def main() -> None:
@@ -109,7 +92,7 @@ def main() -> None:
         first = median(times[WAYS[0]]) / found[WAYS[0]][1]()
         for way, (_, count) in found.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-                weight = fresh.submit(peak, way, name, options.side, options.tile).result()
+                weight = fresh.submit(peak_mib, way, name, options.side, options.tile).result()
             seconds, each = median(times[way]), median(times[way]) / count()
             cells = (name, way, count(), f"{seconds:.2f}", f"{1000 * each:.0f}", f"{first / each:.1%}", f"{weight:.0f}")
             print(f"| {' | '.join(map(str, cells))} |", flush=True)

@@ -6,14 +6,13 @@ cost of an output pixel for small to large maps, in time and in memory. Times ar
 
 import ctypes
 import multiprocessing
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from stopwatch import peak, timed
 from torch import Tensor
 
 from unetzoo.nn import resampling
@@ -45,9 +44,7 @@ def in_turn(*works: Callable[[], object]) -> list[float]:
         work()
     for _ in range(ROUNDS):
         for work, its in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            its.append(time.perf_counter() - start)
+            its.append(timed(work))
     return [median(its) for its in times]
 
 
@@ -67,22 +64,13 @@ def ratio(channels: int, out: int, scale: int, dtype: torch.dtype, train: bool) 
     return slow / fast
 
 
-def resident(key: str) -> int:
-    """Return a field of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-
 def peak_bytes(side: int) -> float:
     """Return the peak bytes per output pixel of one call, including the output."""
     x, weight = drawn(320, 64, side // 2, torch.float32, batch=1)
     with torch.inference_mode():
         mixed(x[:, :, :64, :64], weight, (128, 128))  # libraries allocate their own memory at the first call
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        before = resident("VmRSS")
-        mixed(x, weight, (side, side))
-    return (resident("VmHWM") - before) * 1024 / side**2
+        return peak(lambda: mixed(x, weight, (side, side))) * 1024 / side**2
 
 
 def main() -> None:
