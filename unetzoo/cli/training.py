@@ -73,7 +73,10 @@ def add(commands: Any) -> None:
     add_slides(command)
     add_range(command)
     command.set_defaults(run=_evaluate, writes=("report", "table"))
+    _add_calibrate(commands, data)
 
+
+def _add_calibrate(commands: Any, data: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "calibrate",
         parents=[data],
