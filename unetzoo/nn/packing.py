@@ -24,8 +24,12 @@ MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 """Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
 convolution's time, and packed weights would only take memory."""
 
-MOST_SIZES = 1000
-"""Sizes of maps for which a layer remembers in which of oneDNN's orders its weight is packed: two or three in all."""
+MOST_SIZES, MOST_ORDERS = 1000, 4
+"""Sizes of maps for which a layer remembers in which of oneDNN's orders its weight is packed, and the number of orders,
+mostly one or two, from which it begins again."""
+
+_PADDING = (slice(4, 8), slice(108, 112), slice(316, 320), slice(420, 424))
+"""Bytes of oneDNN's description of memory that are between its fields, and hold anything."""
 
 Made = TypeVar("Made")
 Pair = tuple[int, ...]
@@ -84,10 +88,10 @@ class Packs:
         found = sizes.get(size)
         if found is None:
             packed = make()
-            order = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
-            if len(sizes) == MOST_SIZES:
+            if len(sizes) >= MOST_SIZES or len(orders) > MOST_ORDERS:
                 sizes.clear()
-            found = sizes[size] = orders.setdefault(order, packed)
+                orders.clear()
+            found = sizes[size] = orders.setdefault(_order(packed), packed)
         return found
 
     def __deepcopy__(self, memo: object) -> Packs:
@@ -161,6 +165,14 @@ def _packed(weight: Tensor, form: Form, shape: torch.Size) -> Tensor:
         weight, form.padding, form.stride, form.dilation, form.groups, list(shape)
     )
     return packed
+
+
+def _order(packed: Tensor) -> bytes:
+    """Return oneDNN's description of the order of a packed weight."""
+    description = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).clone()
+    for gap in _PADDING:
+        description[gap] = 0
+    return bytes(description.tolist())
 
 
 def packable(x: Tensor, weight: Tensor, add: Tensor | None = None) -> bool:
