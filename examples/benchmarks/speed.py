@@ -193,7 +193,7 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not Path("/proc/self/status").is_file():
         return None
-    call(model, draw(64, batch, way, device), train)
+    call(model, images, train)
     ctypes.CDLL(None).malloc_trim(0)  # memory freed after building the model would hide that of the call
     return stopwatch.peak(lambda: call(model, images, train)) / 2**10
 
