@@ -187,16 +187,12 @@ def remakes(sources: Sequence[Source]) -> bool:
 
     Not on CUDA: to concatenate, normalise and resample again takes a tenth of a layer's time there, and on small maps
     the overhead of Python is larger. ``model.gradient_checkpointing()`` saves more memory if needed. Nor is what is
-    small: it takes a tenth of the time there, too, and saves next to nothing.
+    small, and not up-sampled: it takes a tenth of the time there, too, and saves next to nothing.
     """
-    numbers = sum(_numbers(source) for source in sources)
-    return _tensor(sources[0]).device.type != "cuda" and numbers > SMALL
-
-
-def _numbers(source: Source) -> int:
-    """Return the size of the map of a source, in numbers."""
-    x = _tensor(source)
-    return x[:, :, 0, 0].numel() * math.prod(source.size) if isinstance(source, Upsampled) else x.numel()
+    if _tensor(sources[0]).device.type == "cuda":
+        return False
+    resampled = any(isinstance(source, Upsampled) for source in sources)
+    return resampled or sum(_tensor(source).numel() for source in sources) > SMALL
 
 
 def _listed(group: Upsampled | list[Source]) -> list[Source]:
