@@ -19,7 +19,7 @@ from unetzoo.encoders import ENCODERS, Options
 
 
 def test_the_readme_counts_the_names() -> None:
-    (said,) = re.findall(r"registry of (\d+)\s+names", (ROOT / "README.md").read_text(encoding="utf-8"))
+    (said,) = re.findall(r"There are (\d+)\s+names", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert int(said) == len(NAMES)
 
 

@@ -35,8 +35,8 @@ from unetzoo.nn.resampling import (
     resize_alike,
 )
 
-SMALL = 2**18
-"""Numbers of a convolution's input up to which it is kept for backward."""
+SMALL = 2**17
+"""Numbers of a convolution's input, of one image, up to which it is kept for backward."""
 
 FEWEST_PIXELS = {torch.float32: 8192, torch.bfloat16: 32768}
 """Pixels of a batch, by type, from which the backward pass takes the maps of a concatenation one by one: this is up to
@@ -192,7 +192,7 @@ def remakes(sources: Sequence[Source]) -> bool:
     if _tensor(sources[0]).device.type == "cuda":
         return False
     resampled = any(isinstance(source, Upsampled) for source in sources)
-    return resampled or sum(_tensor(source).numel() for source in sources) > SMALL
+    return resampled or sum(math.prod(_tensor(source).shape[1:]) for source in sources) > SMALL
 
 
 def _listed(group: Upsampled | list[Source]) -> list[Source]:
