@@ -99,6 +99,18 @@ def test_gradients_of_gradients(kind: str) -> None:
     check(*results)
 
 
+@needs_onednn
+@pytest.mark.usefixtures("as_if_large")
+def test_many_gradients_at_once() -> None:
+    conv, x = ConcatConv(16, 1, 3, 1, bias=True), drawn(2, 16, 40, 40).requires_grad_()
+    parameters = [x, *conv.parameters()]
+    out = conv(Activated(x * 1, nn.BatchNorm2d(16).eval(), nn.ReLU()))
+    grads = drawn(3, *out.shape)
+    found = torch.autograd.grad(out, parameters, grads, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(out, parameters, grad, retain_graph=True) for grad in grads]
+    check(found, [torch.stack(parts).double() for parts in zip(*each, strict=True)])
+
+
 def test_what_does_not_gain_is_left_to_torch() -> None:
     x, weight = drawn(2, 64, 40, 40), drawn(1, 64, 3, 3)
     for images, kernel in ((x, drawn(1, 64, 1, 1)), (x, drawn(2, 64, 3, 3)), (x[:, :8], weight[:, :8])):

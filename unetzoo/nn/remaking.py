@@ -22,6 +22,7 @@ from unetzoo.nn.layouts import heavy_in_training
 from unetzoo.nn.norming import watched
 from unetzoo.nn.packing import Form
 from unetzoo.nn.pointwise import weight_gradient
+from unetzoo.nn.programs import of_several
 
 Statistics = tuple[Tensor, Tensor]
 """Two tensors of a number per channel: in training mode the batch's mean and its inverse deviation, in evaluation mode
@@ -45,7 +46,7 @@ class Convolution(Form):
         self, grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of x, weight and bias, None for those that are not needed."""
-        if self._by_taps(x, weight):
+        if self._by_taps(x, weight) and not of_several(grad):
             return few_output_gradients(grad, x, weight, self.padding, needed)
         matrix = self._matrix_gradient(grad, x, weight) if needed[1] else None
         needed = (needed[0], needed[1] and matrix is None, needed[2])
