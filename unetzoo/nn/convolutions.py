@@ -264,8 +264,8 @@ class _RemadeInput(torch.autograd.Function):
                 recipe(x, parameters, statistics, twice=again or of_several(grads[0]))
                 for recipe, x in zip(ctx.recipes, tensors, strict=False)
             ]
-            parts = _parts(maps, weight)
-        for_parts, for_weight, for_bias = _backward(
+            parts = _taken_together(maps, weight)
+        for_parts, for_weight, for_bias = _gradients(
             ctx.convolution, grads[0], parts, weight, weight_needed, bias_needed
         )
         wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
@@ -275,7 +275,7 @@ class _RemadeInput(torch.autograd.Function):
         return None, None, for_weight, for_bias, *(next(found) if need else None for need in needed)
 
 
-def _parts(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+def _taken_together(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     """Return the maps as the backward pass takes them, of the weight's type: each alone, or one of them all."""
     pixels, blocks = maps[0][:, 0].numel(), all(x.shape[1] % BLOCK == 0 for x in maps)
     enough = pixels >= FEWEST_PIXELS.get(weight.dtype, math.inf)
@@ -284,7 +284,7 @@ def _parts(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     return [_joined(maps, weight)]
 
 
-def _backward(
+def _gradients(
     conv: Convolution, grad: Tensor, parts: Sequence[Tensor], weight: Tensor, weight_needed: bool, bias_needed: bool
 ) -> tuple[list[Tensor | None], Tensor | None, Tensor | None]:
     """Return the gradients of the parts of the input, of the weight, and of the bias, or None for each not needed."""
