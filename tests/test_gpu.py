@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from reference import reference_logits
 from torch import Tensor
 
 import unetzoo
-from unetzoo.nn import convolutions, resampling
+from unetzoo.nn import convolutions, gpu_resampling, resampling
 from unetzoo.nn.convolutions import ConcatConv, Upsampled
 from unetzoo.nn.resampling import mixed_first, resize
+from unetzoo.nn.whole_maps import mixer_of
 from unetzoo.prediction.strips import Tiles
 from unetzoo.train.runs import Run
 
@@ -62,6 +64,54 @@ def test_upsample_conv(mode: str, small: tuple[int, int], large: tuple[int, int]
     theirs = torch.autograd.grad(expected, inputs, above)
     for a, b in zip(torch.autograd.grad(found, there, above.cuda()), theirs, strict=True):
         torch.testing.assert_close(a.cpu(), b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("taps", "padding"), [((1, 1), 0), ((3, 3), 1), ((5, 3), 2), ((3, 3), 0)], ids=str)
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [((8, 9), (16, 18)), ((5, 7), (80, 99)), ((16, 3), (7, 3)), ((1, 1), (33, 5)), ((130, 6), (263, 48))],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bilinear_aligned"])
+def test_kernels(
+    mode: str, small: tuple[int, int], large: tuple[int, int], taps: tuple[int, int], padding: int, dtype: torch.dtype
+) -> None:
+    """Triton's kernels, and their adjoints, against the plain way in float64 on the CPU."""
+    x = torch.randn(2, 20, *small).to(dtype).double()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.randn(24, 20, *taps, dtype=torch.float64).to(dtype).double(), torch.randn(24).double()
+    taken = F.conv2d(x, mixer_of(weight)).detach().to(dtype).double().requires_grad_()
+    parts = taken.view(2, taps[1], taps[0], 24, *small)
+    # The identity by its definition: each tap's part resampled, shifted over zeros, and added.
+    expected = bias[:, None, None].to(dtype).double()
+    up = [[F.pad(resize(parts[:, b, a], large, mode), [padding] * 4) for a in range(taps[0])] for b in range(taps[1])]
+    rows, columns = (side + 2 * padding - tap + 1 for side, tap in zip(large, taps, strict=True))
+    for b, a in itertools.product(range(taps[1]), range(taps[0])):
+        expected = expected + up[b][a][..., a : a + rows, b : b + columns]
+    there = taken.detach().to(dtype).cuda().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = gpu_resampling.Resample.apply(there, bias.to(dtype).cuda(), gpu_resampling.Sampling(large, mode, taps, padding))
+    allowed = {torch.float64: 1e-10, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert float((found.detach().cpu().double() - expected).abs().max()) <= allowed * float(expected.abs().max())
+    above = torch.randn_like(expected).to(dtype)
+    (ours,) = torch.autograd.grad(found, there, above.cuda(), retain_graph=True)
+    (theirs,) = torch.autograd.grad(expected, taken, above.double())
+    assert float((ours.cpu().double() - theirs).abs().max()) <= allowed * float(theirs.abs().max())
+    (again,) = torch.autograd.grad(found, there, above.cuda())
+    assert torch.equal(ours, again)  # torch's own adds in an order that changes
+
+
+def test_kernels_are_used_and_differentiable_twice() -> None:
+    assert gpu_resampling.available(torch.device("cuda", 0))
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, device="cuda").contiguous(memory_format=torch.channels_last)
+    for mode in ("nearest", "bilinear", "bilinear_aligned"):
+        assert torch.autograd.gradgradcheck(lambda y, mode=mode: resize(y, (5, 9), mode).pow(3), x.requires_grad_())
+    slices = torch.randn(2, 40, 6, 8, device="cuda").contiguous(memory_format=torch.channels_last)[:, 7:31]
+    sampling = gpu_resampling.Sampling((6, 8), "bilinear")
+    whole = gpu_resampling.backward(slices.contiguous(memory_format=torch.channels_last), (3, 4), sampling)
+    assert torch.equal(gpu_resampling.backward(slices, (3, 4), sampling), whole)
 
 
 @pytest.fixture(params=["rule", "mixed first"])

@@ -134,7 +134,7 @@ def fit(bench: Bench) -> None:
                 Image.fromarray(pixels.contiguous().numpy()).save(Path(folder) / "data" / kind / f"{number:04}.png")
         settings = {"trainer.precision": "bf16-mixed", "trainer.accelerator": ACCELERATORS[bench.device.type]}
         settings |= {f"model.options.{key}": value for key, value in bench.options.items()}
-        settings["trainer.max_time"] = f"00:00:00:{round(min(59, max(5, bench.deadline - time.perf_counter())))}"
+        settings["trainer.max_time"] = f"00:00:00:{round(min(59, max(5, bench.deadline - time.perf_counter()))):02}"
         if bench.smoke:
             settings["data.workers"] = 0
         settings["trainer.callbacks"] = [{"class_path": "unetzoo.train.Clock"}]

@@ -38,12 +38,14 @@ class Way:
         remakes: which inputs of convolutions are recomputed for backward, "all" or "none"; None: as the rule says.
         last: layout of images and weights: channels last; None: images as unetzoo has them, weights as they are.
         optimized: the copy that ``unetzoo.optimize`` makes.
+        kernels: whether maps are resampled by unetzoo's kernels, not by torch's.
     """
 
     mixes: int | None = None
     remakes: str | None = None
     last: bool | None = None
     optimized: bool = False
+    kernels: bool = True
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -55,6 +57,9 @@ class Way:
                 stack.enter_context(mock.patch.object(convolutions, "mixes", rule))
             if self.remakes is not None:
                 stack.enter_context(mock.patch.object(convolutions, "remakes", REMAKES[self.remakes]))
+            if not self.kernels:
+                for module in (whole_maps, resampling):
+                    stack.enter_context(mock.patch.object(module, "fits", lambda x: False))
             if self.last is not None:
                 stack.enter_context(mock.patch("unetzoo.model._fast_layout", lambda x: x))
             yield
@@ -72,18 +77,20 @@ def _mixes(least: int, x: Tensor, weight: Tensor, *_: object, **__: object) -> b
 NEVER, CPU, ALWAYS = 10**9, resampling.MIXED_FIRST, 1
 REMAKES: dict[str, Callable[[Sequence[Source]], bool]] = {"all": lambda _: True, "none": lambda _: False}
 PLAIN, LAST, OURS = "plain", "plain, channels last", "unetzoo"
-BASE = {PLAIN: Way(NEVER, "none", False), LAST: Way(NEVER, "none", True), OURS: Way()}
+KERNELS, MIXED = "never mixed first", "mixed first"
+BASE = {PLAIN: Way(NEVER, "none", False, kernels=False), LAST: Way(NEVER, "none", True, kernels=False), OURS: Way()}
 TRAINING = {
     **BASE,
     "unetzoo, weights channels last": Way(last=True),
-    "mixed": Way(CPU, "none", True),
-    "mixed, remade": Way(CPU, "all", True),
+    KERNELS: Way(NEVER, "none", True),
+    MIXED: Way(CPU, "none", True),
+    "mixed first, remade": Way(CPU, "all", True),
 }
 INFERENCE = {
     **BASE,
-    "mixed": Way(CPU, None, True),
+    KERNELS: Way(NEVER, None, True),
+    MIXED: Way(CPU, None, True),
     "optimize": Way(optimized=True),
-    "optimize, plain": Way(NEVER, None, True, optimized=True),
 }
 
 
@@ -346,9 +353,9 @@ def layers(bench: Bench) -> None:
         for shape, name in shapes(bench).items():
             if bench.batches[0] * sum(s[1] for s in shape.sources) * math.prod(shape.size) >= whole_maps.MOST:
                 continue  # the plain way cannot be computed channels last
-            ways = {**BASE, OURS: Way(last=True), "remade": Way(NEVER, "all", True)}
+            ways = {LAST: BASE[LAST], OURS: Way(last=True)}
             if any(kind == "Upsampled" for kind, *_ in shape.sources):
-                ways |= {"mixed": Way(ALWAYS, "none", True), "mixed, remade": Way(ALWAYS, "all", True)}
+                ways |= {KERNELS: Way(NEVER, "none", True), MIXED: Way(ALWAYS, "none", True)}
             row: dict[str, Any] = {"dtype": "bfloat16" if half else "float32", "model": name, **vars(shape)}
             for train in (False, True):
                 if bench.late:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from unetzoo.nn.doubling import doubles, phase_gradients, phases
 from unetzoo.nn.gpu_costs import CUDA
+from unetzoo.nn.gpu_resampling import Resample, Sampling, fits
 from unetzoo.nn.packing import Form, Packs, convolved, packable
 from unetzoo.nn.pointwise import pointwise_gradients
 from unetzoo.nn.programs import transformed
@@ -84,6 +85,11 @@ def mixed_first(
     if packs is not None and packable(x, weight):
         form, _ = _forms(x, weight, size, mode, padding)
         return form(x, weight, bias, tuple(size), mode, padding, packs)
+    if fits(x):
+        height, width = weight.shape[2:]
+        sampling = Sampling((size[0], size[1]), mode, (height, width), padding)
+        summed: Tensor = Resample.apply(F.conv2d(x, mixer_of(weight)), bias, sampling)
+        return summed
     out: Tensor = _UpsampleConv.apply(x, weight, bias, tuple(size), mode, padding)
     return out
 

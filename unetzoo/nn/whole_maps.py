@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unetzoo.nn.gpu_resampling import Resample, Sampling, fits
+
 Size = Sequence[int]
 
 MOST = 2**31 - 1
@@ -30,6 +32,10 @@ def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
     if x.shape[1] == 1 and torch.compiler.is_exporting():
         # The strides of a single channel may be those of channels last, for which bfloat16 reads symbolic sizes.
         x = x.clone(memory_format=torch.contiguous_format)
+    if fits(x) and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.float() if torch.is_autocast_enabled("cuda") else x  # as autocast does for torch's
+        out: Tensor = Resample.apply(x, None, Sampling((size[0], size[1]), mode))
+        return out
     if x.device.type == "cuda" and math.prod((*x.shape[:2], *size)) >= MOST:
         x = x.contiguous()
     if mode == "nearest":
