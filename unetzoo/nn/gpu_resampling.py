@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,11 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.nn.programs import transformed
+from unetzoo.nn.programs import of_several, transformed
+from unetzoo.nn.whole_maps import Size, in_own_type, interpolate, taps_summed
 
 DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float16: torch.float32}
 DTYPES[torch.float64] = torch.float64
 """Types that the kernels take → the type in which they add."""
+
+BLOCK, SMALL_BLOCK, WARPS = 2048, 512, 2
+"""Numbers of a program of the kernels: where each reads four, and where it reads more; and its warps (measured)."""
+FEWEST = 2**24
+"""Numbers of a resampled map up to which torch's kernels are used: they are slower, but start sooner."""
 
 
 class Sampling(NamedTuple):
@@ -76,37 +83,31 @@ def _axes(size: Sequence[int], sampling: Sampling, x: Tensor) -> tuple[_Axis, _A
     return rows, columns
 
 
-def _block(channels: int, across: int, least: int = 1) -> tuple[int, int]:
-    """Return how many pixels and channels a program takes."""
+def _block(numbers: int, channels: int, across: int) -> dict[str, int]:
+    """Return the pixels and channels that a program of ``numbers`` takes."""
     deep = min(128, 1 << (channels - 1).bit_length())
-    wide = max(1, BLOCK // deep)
-    return min(wide, 1 << (across - 1).bit_length()), deep
+    return {"wide": min(max(1, numbers // deep), 1 << (across - 1).bit_length()), "deep": deep}
 
 
-BLOCK = 2048
-WARPS = 4
-
-
-def forward(x: Tensor, sampling: Sampling, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """Return the shifted sum of the resampled taps of ``x``, into ``out`` if given."""
+def forward(x: Tensor, sampling: Sampling, bias: Tensor | None = None) -> Tensor:
+    """Return the shifted sum of the resampled taps of ``x``."""
     from unetzoo.nn import gpu_kernels
 
     count, channels, h, w = x.shape
     channels //= math.prod(sampling.taps)
     rows, columns = sampling.out()
-    if out is None:
-        shape = (count, channels, rows, columns)
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    shape = (count, channels, rows, columns)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     vertical, horizontal = _axes((h, w), sampling, x)
-    wide, deep = _block(channels, columns)
-    grid = (count * rows * -(-columns // wide), -(-channels // deep))
-    if math.prod(grid):
+    block = _block(BLOCK if math.prod(sampling.taps) == 1 else SMALL_BLOCK, channels, columns)
+    grid = (count * rows * -(-columns // block["wide"]), -(-channels // block["deep"]))
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         gpu_kernels.resample[grid](
             x, out, out if bias is None else bias, vertical.low, vertical.part, horizontal.low, horizontal.part,
             h, w, *sampling.size, rows, columns, channels, sampling.padding,
             *_strides(x), *_strides(out),
-            ROW_TAPS=sampling.taps[0], COLUMN_TAPS=sampling.taps[1], LINEAR=sampling.mode != "nearest",
-            BIASED=bias is not None, ACROSS=wide, DEEP=deep, DTYPE=_names()[DTYPES[x.dtype]], num_warps=WARPS,
+            row_taps=sampling.taps[0], column_taps=sampling.taps[1], linear=sampling.mode != "nearest",
+            biased=bias is not None, **block, dtype=_names()[DTYPES[x.dtype]], num_warps=WARPS,
         )  # fmt: skip
     return out
 
@@ -120,17 +121,17 @@ def backward(grad: Tensor, size: Sequence[int], sampling: Sampling) -> Tensor:
     shape = (count, channels * taps, *size)
     out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
     vertical, horizontal = _axes(size, sampling, grad)
-    wide, deep = _block(channels, size[1])
-    grid = (count * size[0] * -(-size[1] // wide), -(-channels // deep), taps)
-    if math.prod(grid):
+    block = _block(SMALL_BLOCK, channels, size[1])
+    grid = (count * size[0] * -(-size[1] // block["wide"]), -(-channels // block["deep"]), taps)
+    with torch.cuda.device_of(grad):  # type: ignore[no-untyped-call]
         gpu_kernels.adjoint[grid](
             grad, out, vertical.low, vertical.part, vertical.first,
             horizontal.low, horizontal.part, horizontal.first,
             *size, *sampling.size, rows, columns, channels, sampling.padding,
             *_strides(grad), *_strides(out),
-            ROW_TAPS=sampling.taps[0], COLUMN_TAPS=sampling.taps[1], LINEAR=sampling.mode != "nearest",
-            MOST_ROWS=vertical.most, MOST_COLUMNS=horizontal.most,
-            ACROSS=wide, DEEP=deep, DTYPE=_names()[DTYPES[grad.dtype]], num_warps=WARPS,
+            row_taps=sampling.taps[0], linear=sampling.mode != "nearest",
+            most_rows=vertical.most, most_columns=horizontal.most,
+            **block, dtype=_names()[DTYPES[grad.dtype]], num_warps=WARPS,
         )  # fmt: skip
     return out
 
@@ -162,7 +163,10 @@ class Resample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, (needed, biased, _) = grads[0], ctx.needs_input_grad
-        for_x = Adjoint.apply(grad, ctx.size, ctx.sampling) if needed else None
+        for_x: Tensor | None = None
+        if needed:
+            adjoint = _adjoint_by_operators if of_several(grad) else Adjoint.apply
+            for_x = adjoint(grad, ctx.size, ctx.sampling)
         return for_x, grad.sum(dim=(0, 2, 3)) if biased else None, None
 
 
@@ -179,30 +183,67 @@ class Adjoint(torch.autograd.Function):
         return Resample.apply(grads[0], None, ctx.sampling), None, None
 
 
+def _adjoint_by_operators(grad: Tensor, size: tuple[int, int], sampling: Sampling) -> Tensor:
+    """Do as :class:`Adjoint` for many gradients at once: the operation is linear, so the map's values do not matter."""
+    shape = (len(grad), grad.shape[1] * math.prod(sampling.taps), *size)
+    with torch.enable_grad():
+        x = torch.zeros(shape, dtype=grad.dtype, device=grad.device, requires_grad=True)
+        y = taps_summed(x, sampling.size, sampling.mode, sampling.taps, sampling.padding)
+    (found,) = torch.autograd.grad(y, x, grad, create_graph=torch.is_grad_enabled())
+    return found
+
+
+def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
+    """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
+    large = fits(x) and math.prod((*x.shape[:2], *size)) > FEWEST
+    if not large or not x.is_contiguous(memory_format=torch.channels_last):
+        return interpolate(x, size, mode)
+    x = x.float() if torch.is_autocast_enabled("cuda") else x  # as autocast does for torch's
+    out: Tensor = Resample.apply(x, None, Sampling((size[0], size[1]), mode))
+    return out
+
+
+def resize_alike(x: Tensor, size: Size, mode: str) -> Tensor:
+    """Do :func:`resize` for a convolution, in the type of ``x``."""
+    with in_own_type(x):
+        return resize(x, size, mode)
+
+
 def fits(x: Tensor) -> bool:
-    """Whether the kernels of this module take ``x``: on CUDA, where Triton works, in a program that torch itself runs."""
-    plain = x.device.type == "cuda" and type(x) is Tensor and x.dtype in DTYPES and not transformed()
-    return plain and available(x.device)
+    """Whether the kernels take ``x``: on CUDA, where Triton works, in a program that torch itself runs."""
+    if x.device.type != "cuda" or transformed() or torch._C._len_torch_dispatch_stack():
+        return False
+    return type(x) is Tensor and x.dtype in DTYPES and x.numel() > 0 and available(x.device)
 
 
 @functools.cache
 def available(device: torch.device) -> bool:
-    """Whether Triton's kernels run on a GPU, and are right there; if they fail, a warning says why."""
-    try:
-        import triton as triton
-    except ImportError:
-        return False
+    """Whether Triton's kernels run on a device, and are right there; if they are not, a warning says why."""
+    if importlib.util.find_spec("triton") is None:
+        return False  # as on Windows
+    with torch.inference_mode(False), torch.no_grad():
+        fault = _fault(device)
+    if fault is None:
+        return True
+    warnings.warn(
+        f"Triton's kernels do not work on {device}, so torch resamples maps: the same values, but slower. {fault}",
+        stacklevel=2,
+    )
+    return False
+
+
+def _fault(device: torch.device) -> str | None:
+    """Return what is wrong with the kernels on a device: they are tried, and compared with torch's operators."""
     x = torch.arange(24.0, device=device).view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
     sampling = Sampling((6, 8), "bilinear")
     try:
-        found = forward(x, sampling), backward(forward(x, sampling), x.shape[2:], sampling)
-    except Exception as error:  # no compiler, a GPU that Triton does not know, a disk that is full, and many more
-        fault = f"{type(error).__name__}: {str(error)[:300]}"
-    else:
-        expected = F.interpolate(x, size=(6, 8), mode="bilinear")
-        again = torch.ops.aten.upsample_bilinear2d_backward(expected, [6, 8], list(x.shape), False, None, None)
-        if all(torch.allclose(*pair, rtol=1e-4) for pair in zip(found, (expected, again), strict=True)):
-            return True
-        fault = "their values are not those of torch"
-    warnings.warn(f"Triton's kernels do not work on {device}, so maps are resampled by torch, slower ({fault})", stacklevel=2)
-    return False
+        found = forward(x, sampling)
+        again = backward(found, x.shape[2:], sampling)
+    except Exception as error:  # no C compiler, a GPU that Triton does not know, a cache that cannot be written, ...
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    expected = F.interpolate(x, size=sampling.size, mode=sampling.mode)
+    if torch.allclose(found, expected, rtol=1e-4) and torch.allclose(
+        again, _adjoint_by_operators(expected, (3, 4), sampling), rtol=1e-4
+    ):
+        return None
+    return "Their values are not those of torch."

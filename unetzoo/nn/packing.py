@@ -25,8 +25,8 @@ MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 convolution's time, and packed weights would only take memory."""
 
 MOST_SIZES, MOST_ORDERS = 1000, 4
-"""Sizes of maps for which a layer remembers in which of oneDNN's orders its weight is packed, and the number of orders,
-mostly one or two, from which it begins again."""
+"""Sizes of maps, for each number of threads, for which a layer remembers in which of oneDNN's orders its weight is
+packed, and the number of orders, mostly one or two, from which it begins again."""
 
 _PADDING = (slice(4, 8), slice(108, 112), slice(316, 320), slice(420, 424))
 """Bytes of oneDNN's description of memory that are between its fields, and hold anything."""
@@ -78,20 +78,21 @@ class Packs:
         return found
 
     def of_size(self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Tensor]) -> Tensor:
-        """Return what ``make()`` packed for maps of this size, or for another in the same order; made once for each.
+        """Return what ``make()`` packed for maps of this size, or for others in the same order; made once for each.
 
-        oneDNN's order of a weight depends on the size. In another one than it asks for, a weight is reordered at each
-        call, by code that takes up to a hundred times as long as the convolution.
+        oneDNN's order of a weight depends on the size, and on the number of threads. In another one than it asks for, a
+        weight is reordered at each call, by code that takes up to a hundred times as long as the convolution.
         """
-        sizes: dict[torch.Size, Tensor] = self.made((name, "sizes"), weight, dict)
+        sizes: dict[tuple[torch.Size, int], Tensor] = self.made((name, "sizes"), weight, dict)
         orders: dict[bytes, Tensor] = self.made((name, "orders"), weight, dict)
-        found = sizes.get(size)
+        key = size, torch.get_num_threads()
+        found = sizes.get(key)
         if found is None:
             packed = make()
             if len(sizes) >= MOST_SIZES or len(orders) > MOST_ORDERS:
                 sizes.clear()
                 orders.clear()
-            found = sizes[size] = orders.setdefault(_order(packed), packed)
+            found = sizes[key] = orders.setdefault(_order(packed), packed)
         return found
 
     def __deepcopy__(self, memo: object) -> Packs:

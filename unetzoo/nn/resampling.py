@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.nn.doubling import doubles, phase_gradients, phases
-from unetzoo.nn.gpu_costs import CUDA
-from unetzoo.nn.gpu_resampling import Resample, Sampling, fits
+from unetzoo.nn.gpu_costs import BY_KERNELS, BY_TORCH
+from unetzoo.nn.gpu_resampling import Resample, Sampling, fits, resize as resize, resize_alike as resize_alike
 from unetzoo.nn.packing import Form, Packs, convolved, packable
 from unetzoo.nn.pointwise import pointwise_gradients
 from unetzoo.nn.programs import transformed
@@ -32,8 +32,6 @@ from unetzoo.nn.whole_maps import (
     Size as Size,
     by_taps,
     mixer_of,
-    resize as resize,
-    resize_alike as resize_alike,
     tap_gradients,
     whole_map_gradients,
     whole_maps,
@@ -125,12 +123,8 @@ def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined
         first = mixes_first(channels, out_channels, kernel)
         return first or (not transformed() and doubles(x, weight, size, mode, padding))
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return (
-        CUDA[recorded, x.dtype.itemsize <= 2].gain(
-            channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined
-        )
-        > 0
-    )
+    costs = (BY_KERNELS if fits(x) else BY_TORCH)[recorded, x.dtype.itemsize <= 2]
+    return costs.gain(channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined) > 0
 
 
 class _Axis(NamedTuple):

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.nn.gpu_resampling import Resample, Sampling, fits
-
 Size = Sequence[int]
 
 MOST = 2**31 - 1
@@ -27,15 +25,11 @@ MODES = ("nearest", "bilinear", "bilinear_aligned")
 the centres of their outermost pixels (``align_corners=True``)."""
 
 
-def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
+def interpolate(x: Tensor, size: Size, mode: str) -> Tensor:
+    """Resample ``x`` by torch's operators."""
     if x.shape[1] == 1 and torch.compiler.is_exporting():
         # The strides of a single channel may be those of channels last, for which bfloat16 reads symbolic sizes.
         x = x.clone(memory_format=torch.contiguous_format)
-    if fits(x) and x.is_contiguous(memory_format=torch.channels_last):
-        x = x.float() if torch.is_autocast_enabled("cuda") else x  # as autocast does for torch's
-        out: Tensor = Resample.apply(x, None, Sampling((size[0], size[1]), mode))
-        return out
     if x.device.type == "cuda" and math.prod((*x.shape[:2], *size)) >= MOST:
         x = x.contiguous()
     if mode == "nearest":
@@ -47,13 +41,8 @@ def _aligned(mode: str) -> bool:
     return mode == "bilinear_aligned"
 
 
-def resize_alike(x: Tensor, size: Size, mode: str) -> Tensor:
-    """Do :func:`resize` for a convolution: on CUDA in the type of ``x``, as autocast would take float32 to no end."""
-    with _no_autocast(x):
-        return resize(x, size, mode)
-
-
-def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+def in_own_type(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which ``x`` is resampled in its type: on CUDA, autocast would take float32, to no end."""
     if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
         return contextlib.nullcontext()
     return torch.autocast("cuda", enabled=False)
@@ -61,13 +50,17 @@ def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 def by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
     """The identity in whole maps, of plain operators: for compilers and exporters, and for gradients of gradients."""
-    kernel = weight.shape[2:]
-    x = F.conv2d(x, mixer_of(weight))
-    x = resize_alike(x, (x.shape[2], size[1]), mode)
-    x = _shifted_sum(x, kernel[1], padding, columns=True)
-    x = resize_alike(x, (size[0], x.shape[3]), mode)
-    x = _shifted_sum(x, kernel[0], padding, columns=False)
+    x = taps_summed(F.conv2d(x, mixer_of(weight)), size, mode, weight.shape[2:], padding)
     return x if bias is None else x + bias[:, None, None]
+
+
+def taps_summed(x: Tensor, size: Size, mode: str, taps: Size, padding: int) -> Tensor:
+    """Return the resampled maps of all ``taps`` (rows, columns) in ``x``, shifted and added."""
+    with in_own_type(x):
+        x = interpolate(x, (x.shape[2], size[1]), mode)
+        x = _shifted_sum(x, taps[1], padding, columns=True)
+        x = interpolate(x, (size[0], x.shape[3]), mode)
+        return _shifted_sum(x, taps[0], padding, columns=False)
 
 
 def _shifted_sum(x: Tensor, taps: int, padding: int, columns: bool) -> Tensor:
@@ -100,8 +93,9 @@ def whole_maps(
     """The identity in whole maps, for devices other than the CPU: :func:`by_taps` with sums in place."""
     kernel = weight.shape[2:]
     x = F.conv2d(x, mixer_of(weight))
-    x = _added(resize_alike(x, (x.shape[2], size[1]), mode), kernel[1], padding, dim=3)
-    x = _added(resize_alike(x, (size[0], x.shape[3]), mode), kernel[0], padding, dim=2)
+    with in_own_type(x):
+        x = _added(interpolate(x, (x.shape[2], size[1]), mode), kernel[1], padding, dim=3)
+        x = _added(interpolate(x, (size[0], x.shape[3]), mode), kernel[0], padding, dim=2)
     return x if bias is None else x.add_(bias[:, None, None])
 
 
@@ -158,7 +152,7 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def _resize_adjoint(grad: Tensor, size: Size, mode: str) -> Tensor:
-    """Do the adjoint of :func:`resize` from ``size``."""
+    """Do the adjoint of :func:`interpolate` from ``size``."""
     sizes = list(grad.shape[2:]), [*grad.shape[:2], *size]
     if mode == "nearest":
         found: Tensor = torch.ops.aten.upsample_nearest2d_backward(grad, *sizes, None, None)
