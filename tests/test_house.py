@@ -57,6 +57,7 @@ OPTIONAL = {
     "files": {"yaml"},
     "images": {"PIL", "imagecodecs", "nibabel", "numpy", "pydicom", "tifffile"},
     "napari": {"napari", "numpy", "qtpy"},
+    "nn": {"triton"},
     "objects": {"PIL", "numpy", "scipy", "skimage", "yaml"},
     "markup": {"PIL"},
     "prediction": {"PIL", "numpy", "tifffile", "zarr"},

@@ -81,7 +81,7 @@ def adjoint(
     most_rows: tl.constexpr, most_columns: tl.constexpr,
     wide: tl.constexpr, deep: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    """Do the adjoint of :func:`resample`: each number of ``out`` adds up the numbers of ``grad`` that were made from it.
+    """Do the adjoint of :func:`resample`: a number of ``out`` adds up the numbers of ``grad`` that were made from it.
 
     Args, besides those of :func:`resample`, where out is grad, and x is out:
         row_first, column_first: ``_Axis.first``.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -219,7 +219,7 @@ def fits(x: Tensor) -> bool:
 @functools.cache
 def available(device: torch.device) -> bool:
     """Whether Triton's kernels run on a device, and are right there; if they are not, a warning says why."""
-    if importlib.util.find_spec("triton") is None:
+    if find_spec("triton") is None:
         return False  # as on Windows
     with torch.inference_mode(False), torch.no_grad():
         fault = _fault(device)
