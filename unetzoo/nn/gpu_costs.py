@@ -36,7 +36,7 @@ class Costs(NamedTuple):
 
 
 BY_KERNELS = {
-    (False, False): Costs(resampled=12.7, joined=3, convolved=0.039, mixed=16, launches=340, added=5),
+    (False, False): Costs(resampled=12.7, joined=3, convolved=0.039, mixed=15, launches=370, added=5),
     (False, True): Costs(resampled=11.9, joined=1.6, convolved=0.018, mixed=9.5, launches=260, added=3),
     (True, False): Costs(resampled=30, joined=8, convolved=0.216, mixed=45, launches=670, added=15),
     (True, True): Costs(resampled=12, joined=4, convolved=0.108, mixed=40, launches=1000, added=10),
