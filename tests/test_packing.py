@@ -178,6 +178,28 @@ def test_each_size_gets_the_order_that_onednn_asks_for(channels: int, out: int, 
 
 
 @needs_operators
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_number_of_threads_gets_its_order(dtype: torch.dtype) -> None:
+    """With weights packed for one thread, two took up to a fifth longer, and the reverse."""
+    weights, form, shape = [(320, 576), (512, 2048), (2048, 576)], Form(), (8, 8)
+    usual, different = torch.get_num_threads(), 0
+    try:
+        for channels, out in weights:
+            weight, packs, size = drawn(out, channels, 1, 1).to(dtype), Packs(), torch.Size((1, channels, *shape))
+            orders = set()
+            for threads in (1, 2, 4, 1, 2, 4):
+                torch.set_num_threads(threads)
+                found = packs.of_size("", weight, size, lambda w=weight, size=size: packing._packed(w, form, size))
+                assert order(found) == order(packing._packed(weight, form, size))
+                orders.add(order(found))
+            different += len(orders) > 1
+    finally:
+        torch.set_num_threads(usual)
+    if not different:
+        pytest.skip("on this processor oneDNN's orders do not depend on the number of threads")
+
+
+@needs_operators
 def test_memory_does_not_grow_with_the_number_of_sizes() -> None:
     """Of most layers one order serves all sizes; where there are more, few are kept."""
     fast, held = unetzoo.optimize(quick("unetpp_resnet18").eval()), []

@@ -195,12 +195,16 @@ def _adjoint_by_operators(grad: Tensor, size: tuple[int, int], sampling: Samplin
 
 def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
     """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
-    large = fits(x) and math.prod((*x.shape[:2], *size)) > FEWEST
-    if not large or not x.is_contiguous(memory_format=torch.channels_last):
+    if not fits(x) or not x.is_contiguous(memory_format=torch.channels_last) or not _pays(x, size):
         return interpolate(x, size, mode)
     x = x.float() if torch.is_autocast_enabled("cuda") else x  # as autocast does for torch's
     out: Tensor = Resample.apply(x, None, Sampling((size[0], size[1]), mode))
     return out
+
+
+def _pays(x: Tensor, size: Size) -> bool:
+    # Where results have to be the same each time, torch resamples in many small steps.
+    return math.prod((*x.shape[:2], *size)) > FEWEST or torch.are_deterministic_algorithms_enabled()
 
 
 def resize_alike(x: Tensor, size: Size, mode: str) -> Tensor:
