@@ -480,7 +480,7 @@ def test_thirteen_bands_of_a_satellite(run: Run, shared_data: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "parts",
     [
-        ("networks", "layers", "equalities", "predictor"),
+        ("networks", "layers", "kernels", "equalities", "predictor"),
         pytest.param(("profile", "fit", "compiled"), marks=pytest.mark.slow),
     ],
     ids="-".join,

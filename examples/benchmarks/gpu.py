@@ -7,6 +7,7 @@ the parts, the most important first, each with its share of the time:
   images and weights channels last, the exact layers in each of their forms, regardless of the rule, and unetzoo itself.
 - profile: the kernels in which a training step spends its time.
 - layers: every convolution of several maps, up-sampled maps or pending norms that the zoo has at that size.
+- kernels: unetzoo's resampling kernels, torch's, and a copy of as many bytes.
 - equalities: comparison with the CPU in float64.
 - predictor: tiles per second; fit: images per second, compared with the bare step.
 - compiled: the same as networks, compiled.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,6 +33,8 @@ from torch import Tensor, nn
 
 import unetzoo
 from unetzoo import drawing
+from unetzoo.nn import gpu_resampling, whole_maps
+from unetzoo.nn.gpu_resampling import Sampling
 
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 
@@ -89,6 +93,35 @@ def tiled(bench: Bench, name: str, model: unetzoo.SegmentationModel) -> None:
     there = unetzoo.Predictor(copy.deepcopy(model), device=bench.device, batch_size=5, **how)(image)
     here = unetzoo.Predictor(copy.deepcopy(model).cpu(), device="cpu", **how)(image)
     add(bench, f"{name}, tiles", torch.as_tensor(there.probabilities), torch.as_tensor(here.probabilities), 1e-3)
+
+
+def kernels(bench: Bench) -> None:
+    """Time ten calls each of the resampling kernels, of torch's operators, and of a copy that moves as many bytes."""
+    count, side = (1, 8) if bench.smoke else (8, 256)
+    cases = [(320, "bilinear", 2, 1), (320, "bilinear", 8, 1), (64, "nearest", 2, 1), (64, "bilinear", 2, 3)]
+    for dtype, (channels, mode, scale, taps) in itertools.product((torch.bfloat16, torch.float32), cases):
+        if bench.late:
+            return
+        coarse = (count, channels * taps**2, side // scale, side // scale)
+        x, grad = (
+            torch.randn(shape, device=bench.device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for shape in (coarse, (count, channels, side, side))
+        )
+        sampling, moved = Sampling((side, side), mode, (taps, taps), taps // 2), (x.nbytes + grad.nbytes) // 2
+        bytes_from, bytes_to = (torch.empty(moved, dtype=torch.uint8, device=bench.device) for _ in range(2))
+        works: dict[str, Callable[[], object]] = {"copy": lambda f=bytes_from, t=bytes_to: t.copy_(f)}
+        how = (sampling.size, mode, sampling.taps, sampling.padding)
+        works["torch"] = lambda x=x, how=how: whole_maps.taps_summed(x, *how)
+        y = whole_maps.taps_summed(x.requires_grad_(), *how)
+        works["torch, backward"] = lambda y=y, x=x, g=grad: torch.autograd.grad(y, x, g, retain_graph=True)
+        x = x.detach()
+        if gpu_resampling.fits(x):
+            works["unetzoo"] = lambda x=x, s=sampling: gpu_resampling.forward(x, s)
+            works["unetzoo, backward"] = lambda g=grad, c=coarse, s=sampling: gpu_resampling.backward(g, c[2:], s)
+        ten = {name: lambda work=work: [work() for _ in range(10)] for name, work in works.items()}
+        rows = {name: round(row["least"] / 10, 4) for name, row in bench.in_turn(ten, bench.rounds).items()}
+        about = {"dtype": str(dtype), "maps": count, "channels": channels, "mode": mode, "scale": scale, "taps": taps}
+        bench.add("kernels", {**about, "ms": rows})
 
 
 def predictor(bench: Bench) -> None:
@@ -177,6 +210,7 @@ PARTS: dict[str, tuple[float, Callable[[Bench], None]]] = {
     "networks": (0.38, networks),
     "profile": (0.07, profile),
     "layers": (0.17, layers),
+    "kernels": (0.03, kernels),
     "equalities": (0.05, equalities),
     "predictor": (0.05, predictor),
     "fit": (0.09, fit),
