@@ -109,7 +109,7 @@ def test_kernels(
 
 def test_kernels_are_used_and_differentiable_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_resampling, "FEWEST", 0)
-    assert gpu_resampling.available(torch.device("cuda", 0))
+    assert gpu_resampling.available(torch.device("cuda", 0), torch.float64)
     x = torch.randn(1, 2, 3, 4, dtype=torch.float64, device="cuda").contiguous(memory_format=torch.channels_last)
     for mode in ("nearest", "bilinear", "bilinear_aligned"):
         assert "Resample" in str(resize(x.requires_grad_(), (5, 9), mode).grad_fn)

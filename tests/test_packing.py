@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
+from unetzoo.encoders._residual import Bottleneck
 from unetzoo.nn import packing
 from unetzoo.nn.convolutions import ConcatConv, Upsampled
 from unetzoo.nn.few_outputs import has_few_outputs
@@ -90,11 +91,29 @@ def test_values_are_those_of_the_definition(
     )
     expected = F.conv2d(x.double(), kernel.double(), bias.double(), *form)
     add = drawn(*expected.shape, seed=2).to(dtype)
-    for added in (None, add):
-        found = convolved(x, kernel, bias, form, Packs(), after, None if added is None else added.clone())
+    for added, spare in ((None, False), (add, False), (add, True)):
+        given = None if added is None else added.clone()
+        found = convolved(x, kernel, bias, form, Packs(), after, given, spare=spare)
         whole = expected if added is None else expected + add.double()
         check(found, whole if after is None else after(whole.clone()))
         assert found.dtype == dtype
+        assert spare or added is None or torch.equal(given, added)
+
+
+@needs_operators
+def test_what_others_may_read_is_not_overwritten() -> None:
+    """Of residual blocks: neither their input, nor the shortcut if a hook has seen it; else the sum takes its place."""
+    encoder = unetzoo.optimize(quick("resunet50").eval()).network.encoder
+    blocks = [module for module in encoder.modules() if isinstance(module, Bottleneck)]
+    kept: list[tuple[Tensor, Tensor]] = []
+    for block in blocks:
+        block.register_forward_pre_hook(lambda module, given: kept.append((given[0], given[0].clone())))
+    shortcuts = [block.downsample for block in blocks if block.downsample is not None]
+    shortcuts[0][0].register_forward_hook(lambda module, given, out: kept.append((out, out.clone())))
+    with torch.inference_mode():
+        encoder(drawn(1, 3, 64, 64))
+    assert len(kept) == len(blocks) + 1
+    assert all(torch.equal(*pair) for pair in kept)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

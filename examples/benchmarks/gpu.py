@@ -115,7 +115,7 @@ def kernels(bench: Bench) -> None:
         y = whole_maps.taps_summed(x.requires_grad_(), *how)
         works["torch, backward"] = lambda y=y, x=x, g=grad: torch.autograd.grad(y, x, g, retain_graph=True)
         x = x.detach()
-        if gpu_resampling.fits(x):
+        if gpu_resampling.fits(x, sampling.size):
             works["unetzoo"] = lambda x=x, s=sampling: gpu_resampling.forward(x, s)
             works["unetzoo, backward"] = lambda g=grad, c=coarse, s=sampling: gpu_resampling.backward(g, c[2:], s)
         ten = {name: lambda work=work: [work() for _ in range(10)] for name, work in works.items()}

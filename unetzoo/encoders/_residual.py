@@ -79,7 +79,8 @@ class _Lean(nn.Module):
         for conv, _ in before:
             out = conv(out, after=self.relu)
         added = x if self.downsample is None else self.downsample(x)
-        result: Tensor = last[0](out, add=added, after=self.relu)
+        spare = self.downsample is not None and not any(map(watched, self.downsample.modules()))
+        result: Tensor = last[0](out, add=added, after=self.relu, spare=spare)
         return result
 
     def _plain(self, x: Tensor) -> bool:

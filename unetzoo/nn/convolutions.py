@@ -124,7 +124,8 @@ class ConcatConv(nn.Conv2d):
                 dtype = autocast_dtype(weight)
                 weight = weight.to(dtype)
                 joined = _joined([_made(source, _tensor(source), spare=_is_spare(source)) for source in group], weight)
-                out = convolved(joined, weight, None if bias is None else bias.to(dtype), form, packs, after, out)
+                bias = None if bias is None else bias.to(dtype)
+                out = convolved(joined, weight, bias, form, packs, after, out, spare=True)
             bias = None
         assert out is not None
         return out

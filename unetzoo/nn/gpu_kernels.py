@@ -10,8 +10,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# A program for each of these sizes would be compiled in a second each, and be no faster.
+SIZES = ["h", "w", "height", "width", "rows", "columns", "padding"]
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def resample(
     x, out, bias, row_low, row_part, column_low, column_part,
     h, w, height, width, rows, columns, channels, padding,
@@ -26,7 +29,7 @@ def resample(
 
     Args:
         x, out, bias: see above; out and the parts of x have the number of channels.
-        row_low, row_part, column_low, column_part: ``_Axis.low`` and ``.part`` of both sides.
+        row_low, row_part, column_low, column_part: ``_Reads.low`` and ``.part`` of both sides.
         h, w: size of x.
         height, width: size that it is resampled to.
         rows, columns: size of out.
@@ -72,7 +75,7 @@ def resample(
     tl.store(place, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def adjoint(
     grad, out, row_low, row_part, row_first, column_low, column_part, column_first,
     h, w, height, width, rows, columns, channels, padding,
@@ -84,8 +87,8 @@ def adjoint(
     """Do the adjoint of :func:`resample`: a number of ``out`` adds up the numbers of ``grad`` that were made from it.
 
     Args, besides those of :func:`resample`, where out is grad, and x is out:
-        row_first, column_first: ``_Axis.first``.
-        most_rows, most_columns: ``_Axis.most``.
+        row_first, column_first: ``_Reads.first``.
+        most_rows, most_columns: ``_Reads.most``.
     """
     panels = tl.cdiv(w, wide)
     line = tl.program_id(0) // panels

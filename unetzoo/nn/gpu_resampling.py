@@ -10,20 +10,26 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.nn.programs import of_several, transformed
-from unetzoo.nn.whole_maps import Size, in_own_type, interpolate, taps_summed
+from unetzoo.nn.programs import by_modes, of_several, transformed
+from unetzoo.nn.remaking import only_backward
+from unetzoo.nn.whole_maps import Size, in_own_type, interpolate, positions, taps_summed
 
-DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float16: torch.float32}
-DTYPES[torch.float64] = torch.float64
+ADDED_IN = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+}
 """Types that the kernels take → the type in which they add."""
 
 BLOCK, SMALL_BLOCK, WARPS = 2048, 512, 2
 """Numbers of a program of the kernels: where each reads four, and where it reads more; and its warps (measured)."""
 FEWEST = 2**24
 """Numbers of a resampled map up to which torch's kernels are used: they are slower, but start sooner."""
+LARGEST_SCALE = 16
+"""Scale above which torch's kernels are used: the adjoint adds scale² pixels one by one (measured up to 16)."""
 
 
 class Sampling(NamedTuple):
@@ -40,7 +46,7 @@ class Sampling(NamedTuple):
         return height, width
 
 
-class _Axis(NamedTuple):
+class _Reads(NamedTuple):
     """Where the pixels of one side are read, on the device.
 
     Attributes:
@@ -56,14 +62,11 @@ class _Axis(NamedTuple):
     most: int
 
 
-@functools.lru_cache(maxsize=256)
-def _axis(source: int, target: int, mode: str, device: torch.device, dtype: torch.dtype) -> _Axis:
-    """Return an axis; its positions are torch's own: those of a ramp that it resamples."""
-    ramp = torch.arange(source, dtype=torch.float64, device="cpu").view(1, 1, -1, 1)
-    how: dict[str, Any] = {"mode": "nearest"}
-    if mode != "nearest":
-        how = {"mode": "bilinear", "align_corners": mode == "bilinear_aligned"}
-    position = F.interpolate(ramp, size=(target, 1), **how).flatten()
+# Many: what a kernel under way reads, or a captured graph, must not be freed.
+@functools.lru_cache(maxsize=4096)
+def _reads(source: int, target: int, mode: str, device: torch.device, dtype: torch.dtype) -> _Reads:
+    """Return where one side is read."""
+    position = positions(source, target, mode)
     low = position.floor()
     part = position - low
     touched = torch.cat((low, (low + (part > 0)).clamp(max=source - 1))).long()
@@ -72,12 +75,12 @@ def _axis(source: int, target: int, mode: str, device: torch.device, dtype: torc
     last = first.scatter_reduce(0, touched, pixel + 1, "amax")
     first = first.scatter_reduce(0, touched, pixel, "amin", include_self=False)
     most = 1 << (int((last - first).max()) - 1).bit_length()
-    return _Axis(low.int().to(device), part.to(device, dtype), first.int().to(device), most)
+    return _Reads(low.int().to(device), part.to(device, dtype), first.int().to(device), most)
 
 
-def _axes(size: Sequence[int], sampling: Sampling, x: Tensor) -> tuple[_Axis, _Axis]:
+def _both(size: Sequence[int], sampling: Sampling, x: Tensor) -> tuple[_Reads, _Reads]:
     rows, columns = (
-        _axis(source, target, sampling.mode, x.device, DTYPES[x.dtype])
+        _reads(source, target, sampling.mode, x.device, ADDED_IN[x.dtype])
         for source, target in zip(size, sampling.size, strict=True)
     )
     return rows, columns
@@ -98,7 +101,7 @@ def forward(x: Tensor, sampling: Sampling, bias: Tensor | None = None) -> Tensor
     rows, columns = sampling.out()
     shape = (count, channels, rows, columns)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    vertical, horizontal = _axes((h, w), sampling, x)
+    vertical, horizontal = _both((h, w), sampling, x)
     block = _block(BLOCK if math.prod(sampling.taps) == 1 else SMALL_BLOCK, channels, columns)
     grid = (count * rows * -(-columns // block["wide"]), -(-channels // block["deep"]))
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
@@ -107,7 +110,7 @@ def forward(x: Tensor, sampling: Sampling, bias: Tensor | None = None) -> Tensor
             h, w, *sampling.size, rows, columns, channels, sampling.padding,
             *_strides(x), *_strides(out),
             row_taps=sampling.taps[0], column_taps=sampling.taps[1], linear=sampling.mode != "nearest",
-            biased=bias is not None, **block, dtype=_names()[DTYPES[x.dtype]], num_warps=WARPS,
+            biased=bias is not None, **block, dtype=_names()[ADDED_IN[x.dtype]], num_warps=WARPS,
         )  # fmt: skip
     return out
 
@@ -120,7 +123,7 @@ def backward(grad: Tensor, size: Sequence[int], sampling: Sampling) -> Tensor:
     taps = math.prod(sampling.taps)
     shape = (count, channels * taps, *size)
     out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
-    vertical, horizontal = _axes(size, sampling, grad)
+    vertical, horizontal = _both(size, sampling, grad)
     block = _block(SMALL_BLOCK, channels, size[1])
     grid = (count * size[0] * -(-size[1] // block["wide"]), -(-channels // block["deep"]), taps)
     with torch.cuda.device_of(grad):  # type: ignore[no-untyped-call]
@@ -131,7 +134,7 @@ def backward(grad: Tensor, size: Sequence[int], sampling: Sampling) -> Tensor:
             *_strides(grad), *_strides(out),
             row_taps=sampling.taps[0], linear=sampling.mode != "nearest",
             most_rows=vertical.most, most_columns=horizontal.most,
-            **block, dtype=_names()[DTYPES[grad.dtype]], num_warps=WARPS,
+            **block, dtype=_names()[ADDED_IN[grad.dtype]], num_warps=WARPS,
         )  # fmt: skip
     return out
 
@@ -158,6 +161,8 @@ class Resample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, sampling: Sampling) -> Tensor:
         ctx.size, ctx.sampling = tuple(x.shape[2:]), sampling
+        if bias is not None:
+            bias = bias.contiguous().view(x.shape[1] // math.prod(sampling.taps))
         return forward(_channels_last(x), sampling, bias)
 
     @staticmethod
@@ -165,7 +170,7 @@ class Resample(torch.autograd.Function):
         grad, (needed, biased, _) = grads[0], ctx.needs_input_grad
         for_x: Tensor | None = None
         if needed:
-            adjoint = _adjoint_by_operators if of_several(grad) else Adjoint.apply
+            adjoint = _adjoint_by_operators if of_several(grad) or transformed() else Adjoint.apply
             for_x = adjoint(grad, ctx.size, ctx.sampling)
         return for_x, grad.sum(dim=(0, 2, 3)) if biased else None, None
 
@@ -180,7 +185,14 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if of_several(grads[0]) or transformed():
+            return _by_operators(grads[0], ctx.sampling), None, None
         return Resample.apply(grads[0], None, ctx.sampling), None, None
+
+
+def _by_operators(x: Tensor, sampling: Sampling) -> Tensor:
+    """Do as :class:`Resample` by torch's operators."""
+    return taps_summed(x, sampling.size, sampling.mode, sampling.taps, sampling.padding)
 
 
 def _adjoint_by_operators(grad: Tensor, size: tuple[int, int], sampling: Sampling) -> Tensor:
@@ -188,16 +200,17 @@ def _adjoint_by_operators(grad: Tensor, size: tuple[int, int], sampling: Samplin
     shape = (len(grad), grad.shape[1] * math.prod(sampling.taps), *size)
     with torch.enable_grad():
         x = torch.zeros(shape, dtype=grad.dtype, device=grad.device, requires_grad=True)
-        y = taps_summed(x, sampling.size, sampling.mode, sampling.taps, sampling.padding)
+        y = _by_operators(x, sampling)
     (found,) = torch.autograd.grad(y, x, grad, create_graph=torch.is_grad_enabled())
     return found
 
 
 def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
     """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
-    if not fits(x) or not x.is_contiguous(memory_format=torch.channels_last) or not _pays(x, size):
+    if not fits(x, size) or not x.is_contiguous(memory_format=torch.channels_last) or not _pays(x, size):
         return interpolate(x, size, mode)
-    x = x.float() if torch.is_autocast_enabled("cuda") else x  # as autocast does for torch's
+    if torch.is_autocast_enabled("cuda") and x.dtype.itemsize < 4:
+        x = x.float()  # as autocast does for torch's
     out: Tensor = Resample.apply(x, None, Sampling((size[0], size[1]), mode))
     return out
 
@@ -213,41 +226,49 @@ def resize_alike(x: Tensor, size: Size, mode: str) -> Tensor:
         return resize(x, size, mode)
 
 
-def fits(x: Tensor) -> bool:
-    """Whether the kernels take ``x``: on CUDA, where Triton works, in a program that torch itself runs."""
-    if x.device.type != "cuda" or transformed() or torch._C._len_torch_dispatch_stack():
+def fits(x: Tensor, size: Size) -> bool:
+    """Whether the kernels resample ``x``: on CUDA, where Triton works, in a program that torch itself runs."""
+    if x.device.type != "cuda" or transformed() or by_modes():
         return False
-    return type(x) is Tensor and x.dtype in DTYPES and x.numel() > 0 and available(x.device)
+    if not only_backward(x) or x.dtype not in ADDED_IN or x.numel() == 0:
+        return False
+    scale = max(new / old for new, old in zip(size, x.shape[2:], strict=True))
+    return scale <= LARGEST_SCALE and available(x.device, x.dtype)
+
+
+_WARNED: set[tuple[torch.device, torch.dtype]] = set()
+
+
+def available(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether Triton's kernels run on a device, and are right there; if they are not, a warning says why, once."""
+    if find_spec("triton") is None or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return False  # as on Windows; or it cannot be tried now
+    fault = _fault(device, dtype)
+    if fault is not None and (device, dtype) not in _WARNED:
+        _WARNED.add((device, dtype))
+        warnings.warn(
+            f"Triton's kernels do not work on {device} for {dtype}, so torch resamples maps: the same values, but "
+            f"slower. {fault}",
+            stacklevel=2,
+        )
+    return fault is None
 
 
 @functools.cache
-def available(device: torch.device) -> bool:
-    """Whether Triton's kernels run on a device, and are right there; if they are not, a warning says why."""
-    if find_spec("triton") is None:
-        return False  # as on Windows
-    with torch.inference_mode(False), torch.no_grad():
-        fault = _fault(device)
-    if fault is None:
-        return True
-    warnings.warn(
-        f"Triton's kernels do not work on {device}, so torch resamples maps: the same values, but slower. {fault}",
-        stacklevel=2,
-    )
-    return False
-
-
-def _fault(device: torch.device) -> str | None:
+def _fault(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return what is wrong with the kernels on a device: they are tried, and compared with torch's operators."""
-    x = torch.arange(24.0, device=device).view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
-    sampling = Sampling((6, 8), "bilinear")
-    try:
-        found = forward(x, sampling)
-        again = backward(found, x.shape[2:], sampling)
-    except Exception as error:  # no C compiler, a GPU that Triton does not know, a cache that cannot be written, ...
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    expected = F.interpolate(x, size=sampling.size, mode=sampling.mode)
-    if torch.allclose(found, expected, rtol=1e-4) and torch.allclose(
-        again, _adjoint_by_operators(expected, (3, 4), sampling), rtol=1e-4
-    ):
-        return None
-    return "Their values are not those of torch."
+    with torch.inference_mode(False), torch.no_grad():
+        whole = torch.arange(48, dtype=torch.float32, device=device).view(1, 8, 2, 3)
+        x = whole.to(dtype).contiguous(memory_format=torch.channels_last)
+        try:
+            sampling = Sampling((4, 6), "bilinear", (2, 2), 1)
+            y = forward(x, sampling, x[0, :2, 0, 0].contiguous())
+            pairs = [(y, _by_operators(x, sampling) + x[0, :2, :1, :1])]
+            pairs.append((backward(y, (2, 3), sampling), _adjoint_by_operators(y, (2, 3), sampling)))
+            if not all(torch.allclose(*pair, rtol=2e-2, atol=1.0) for pair in pairs):
+                return "Their values are not those of torch."
+        except torch.OutOfMemoryError:
+            raise  # which says nothing about the kernels
+        except Exception as error:  # no C compiler, a GPU that Triton does not know, a cache that is read-only, ...
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return None

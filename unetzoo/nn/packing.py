@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
 from unetzoo.nn.norming import hooked
 from unetzoo.nn.pointwise import free_dilation, has_onednn
-from unetzoo.nn.programs import transformed
+from unetzoo.nn.programs import by_modes, transformed
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 """Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
@@ -83,16 +83,16 @@ class Packs:
         oneDNN's order of a weight depends on the size, and on the number of threads. In another one than it asks for, a
         weight is reordered at each call, by code that takes up to a hundred times as long as the convolution.
         """
-        sizes: dict[tuple[torch.Size, int], Tensor] = self.made((name, "sizes"), weight, dict)
+        threads = torch.get_num_threads()
+        sizes: dict[torch.Size, Tensor] = self.made((name, threads, "sizes"), weight, dict)
         orders: dict[bytes, Tensor] = self.made((name, "orders"), weight, dict)
-        key = size, torch.get_num_threads()
-        found = sizes.get(key)
+        found = sizes.get(size)
         if found is None:
             packed = make()
             if len(sizes) >= MOST_SIZES or len(orders) > MOST_ORDERS:
                 sizes.clear()
                 orders.clear()
-            found = sizes[key] = orders.setdefault(_order(packed), packed)
+            found = sizes[size] = orders.setdefault(_order(packed), packed)
         return found
 
     def __deepcopy__(self, memo: object) -> Packs:
@@ -111,6 +111,7 @@ def convolved(
     after: nn.Module | None = None,
     add: Tensor | None = None,
     made: tuple[object, Callable[[Tensor], Tensor]] | None = None,
+    spare: bool = False,
 ) -> Tensor:
     """Return ``after(conv(x) + add)``.
 
@@ -121,8 +122,9 @@ def convolved(
         form: stride, padding, dilation, groups.
         packs: those of the layer.
         after: ReLU, LeakyReLU, or None.
-        add: of the output's shape; None: nothing. May be overwritten.
+        add: of the output's shape; None: nothing.
         made: a name, and what makes from ``weight`` the weight with which to convolve; None: ``weight`` itself.
+        spare: whether ``add`` may be overwritten, which takes less time than another tensor.
     """
     name, make = made or ("", _itself)
     fast = packable(x, weight, add)
@@ -139,9 +141,12 @@ def convolved(
     if add is not None and form.groups == 1:
         add, joined = add.contiguous(memory_format=torch.channels_last), isinstance(after, nn.ReLU)
         unary = "relu" if joined else None  # the only activation that the operator applies to a sum
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, add, kernel, bias, *how, "add", 1.0, unary, [], None
-        )
+        summed: tuple[Any, ...] = (kernel, bias, *how, "add", 1.0, unary, [], None)
+        out: Tensor
+        if spare:
+            out = torch.ops.mkldnn._convolution_pointwise_.binary(add, x, *summed)
+        else:
+            out = torch.ops.mkldnn._convolution_pointwise.binary(x, add, *summed)
         return out if joined or after is None else after(out)
     if add is not None:
         return _finished(torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, "none", [], ""), after, add)
@@ -179,7 +184,7 @@ def _order(packed: Tensor) -> bytes:
 def packable(x: Tensor, weight: Tensor, add: Tensor | None = None) -> bool:
     """Whether oneDNN's operators compute this: on the CPU, by torch itself, without gradients."""
     tensors = [x, weight] if add is None else [x, weight, add]
-    if transformed() or torch._C._len_torch_dispatch_stack() or not _has_operators():
+    if transformed() or by_modes() or not _has_operators():
         return False
     plain = all(type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" for each in tensors)
     if not plain or x.dtype not in MOST_PIXELS or any(each.dtype != x.dtype for each in tensors):
@@ -199,7 +204,12 @@ def _has_operators() -> bool:
 @functools.cache
 def _known() -> bool:
     """Whether this build of torch has the operators: they are private to it."""
-    names = ("_convolution_pointwise", "_reorder_convolution_weight", "_get_mkldnn_serialized_md")
+    names = (
+        "_convolution_pointwise",
+        "_convolution_pointwise_",
+        "_reorder_convolution_weight",
+        "_get_mkldnn_serialized_md",
+    )
     return all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
@@ -232,11 +242,13 @@ class PackedConv(nn.Conv2d):
     packs: Packs
     after: nn.Module | None
 
-    def forward(self, x: Tensor, add: Tensor | None = None, after: nn.Module | None = None) -> Tensor:
-        """Return ``after(conv(x) + add)``, (N, O, H, W), of ``x`` (N, C, H, W)."""
+    def forward(
+        self, x: Tensor, add: Tensor | None = None, after: nn.Module | None = None, spare: bool = False
+    ) -> Tensor:
+        """Return ``after(conv(x) + add)``, (N, O, H, W), of ``x`` (N, C, H, W); ``spare``: see :func:`convolved`."""
         assert not isinstance(self.padding, str)  # these are not packed
         form = Form(self.stride, self.padding, self.dilation, self.groups)
-        return convolved(x, self.weight, self.bias, form, self.packs, after or self.after, add)
+        return convolved(x, self.weight, self.bias, form, self.packs, after or self.after, add, spare=spare)
 
 
 class PackedTranspose(nn.ConvTranspose2d):

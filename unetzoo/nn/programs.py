@@ -21,6 +21,12 @@ def by_torch_func() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def by_modes() -> bool:
+    """Whether a mode sees each operator (fake tensors, ``make_fx``, counters): it would miss what is not one."""
+    before_autograd: int = torch._ops._len_torch_dispatch_stack_pre_dispatch()  # type: ignore[no-untyped-call]
+    return bool(torch._C._len_torch_dispatch_stack() or before_autograd)
+
+
 def of_several(grad: Tensor) -> bool:
     """Whether ``grad`` is many gradients at once: by ``torch.func``, or ``is_grads_batched`` of ``autograd.grad``."""
     return by_torch_func() or bool(torch._C._functorch.is_legacy_batchedtensor(grad))

@@ -27,11 +27,13 @@ from unetzoo.nn.gpu_resampling import Resample, Sampling, fits, resize as resize
 from unetzoo.nn.packing import Form, Packs, convolved, packable
 from unetzoo.nn.pointwise import pointwise_gradients
 from unetzoo.nn.programs import transformed
+from unetzoo.nn.remaking import only_backward
 from unetzoo.nn.whole_maps import (
     MODES as MODES,
     Size as Size,
     by_taps,
     mixer_of,
+    positions,
     tap_gradients,
     whole_map_gradients,
     whole_maps,
@@ -83,7 +85,7 @@ def mixed_first(
     if packs is not None and packable(x, weight):
         form, _ = _forms(x, weight, size, mode, padding)
         return form(x, weight, bias, tuple(size), mode, padding, packs)
-    if fits(x):
+    if fits(x, size) and only_backward(weight):
         height, width = weight.shape[2:]
         sampling = Sampling((size[0], size[1]), mode, (height, width), padding)
         summed: Tensor = Resample.apply(F.conv2d(x, mixer_of(weight)), bias, sampling)
@@ -123,7 +125,7 @@ def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined
         first = mixes_first(channels, out_channels, kernel)
         return first or (not transformed() and doubles(x, weight, size, mode, padding))
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    costs = (BY_KERNELS if fits(x) else BY_TORCH)[recorded, x.dtype.itemsize <= 2]
+    costs = (BY_KERNELS if fits(x, size) else BY_TORCH)[recorded, x.dtype.itemsize <= 2]
     return costs.gain(channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined) > 0
 
 
@@ -172,12 +174,8 @@ class _Tile(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def _entries(axis: _Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return output pixel, coarse pixel, tap and weight of every entry that is not zero.
-
-    The positions are torch's own, rounding included: those of a ramp that ``interpolate`` resamples.
-    """
-    ramp = torch.arange(axis.source, dtype=torch.float64, device="cpu").view(1, 1, -1, 1)
-    position = resize(ramp, (axis.target, 1), axis.mode).flatten()
+    """Return output pixel, coarse pixel, tap and weight of every entry that is not zero."""
+    position = positions(axis.source, axis.target, axis.mode)
     below = position.floor()
     part = position - below
     coarse = torch.stack((below, (below + 1).clamp(max=axis.source - 1))).long()

@@ -37,6 +37,17 @@ def interpolate(x: Tensor, size: Size, mode: str) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=_aligned(mode))
 
 
+def positions(source: int, target: int, mode: str) -> Tensor:
+    """Return where the pixels of a side are read, (target,) float64: torch's own positions, rounding included.
+
+    They are those of a ramp that it resamples: for "nearest" in float32, as torch rounds these for all types on CUDA,
+    and for maps with channels last on the CPU.
+    """
+    dtype = torch.float32 if mode == "nearest" else torch.float64
+    ramp = torch.arange(source, dtype=dtype, device="cpu").view(1, 1, -1, 1)
+    return interpolate(ramp, (target, 1), mode).flatten().double()
+
+
 def _aligned(mode: str) -> bool:
     return mode == "bilinear_aligned"
 
