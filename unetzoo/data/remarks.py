@@ -98,7 +98,8 @@ def related_names(listing: Listing, group: str | None) -> list[str]:
     samples = listing.samples.get("", ()) if group is None else ()
     names = [sample.stack for sample in samples]
     for pattern, what in _ENDINGS.items():
-        found = [re.search(pattern, name) for name in names]
+        # From the beginning alone: tried from each place, a name of thousands of letters in a list took minutes.
+        found = [re.match(pattern, name) for name in names]
         stems = Counter(match[1] for match in found if match is not None)
         shared = [stem for stem, count in stems.items() if count > 1]
         if None in found or len(stems) < FEW or 2 * len(shared) <= len(stems):
