@@ -18,9 +18,11 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import reference_logits
 from torch import Tensor
 
-from unetzoo.nn import gpu_resampling, whole_maps
+import unetzoo
+from unetzoo.nn import convolutions, gpu_resampling, resampling, whole_maps
 from unetzoo.nn.gpu_resampling import Resample, Sampling
 from unetzoo.nn.whole_maps import MODES, interpolate, mixer_of
 
@@ -136,11 +138,32 @@ def of_gradients_of_gradients() -> float:
     return difference(*(torch.autograd.grad(slope.pow(2).sum(), x)[0] for slope in slopes))
 
 
+def of_a_network() -> float:
+    """Return the difference of logits and gradients of a network whose layers all use the kernels."""
+    model = unetzoo.create("unetpp", base_channels=2, levels=2, upsampling="bilinear").double().train()
+    images = torch.randn(1, 3, 11, 8, dtype=torch.float64)
+    calls = mock.Mock(side_effect=gpu_resampling.forward)
+    with (
+        mock.patch.object(gpu_resampling, "fits", return_value=True),
+        mock.patch.object(resampling, "fits", return_value=True),
+        mock.patch.object(convolutions, "mixes", side_effect=lambda x, *_, **__: x.shape[2] > 3),
+        mock.patch.object(gpu_resampling, "FEWEST", 0),
+        mock.patch.object(gpu_resampling, "forward", calls),
+    ):
+        found = model(images)
+        ours = torch.autograd.grad(found.pow(2).sum(), [*model.parameters()])
+    assert {call.args[1].taps for call in calls.call_args_list} == {(1, 1), (3, 3)}
+    expected = reference_logits(model, images)
+    theirs = torch.autograd.grad(expected.pow(2).sum(), [*model.parameters()])
+    whole = [torch.cat([each.flatten() for each in gradients]) for gradients in (ours, theirs)]
+    return max(difference(found, expected), difference(*whole) / 100)  # norms of few pixels make errors larger
+
+
 OTHERS = {
     each.__name__: each
     for each in (
         in_narrow_types, of_many_channels, of_a_slice_of_channels, of_expanded_gradients, of_a_bias_with_gaps,
-        of_several_gradients_at_once, of_gradients_of_gradients,
+        of_several_gradients_at_once, of_gradients_of_gradients, of_a_network,
     )
 }  # fmt: skip
 
