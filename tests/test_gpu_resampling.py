@@ -262,7 +262,7 @@ def test_where_triton_fails_torch_resamples_with_a_warning(how: str) -> None:
     forward, message = FAILURES[how]
     cpu = torch.device("cpu")
     with (
-        mock.patch.object(gpu_resampling, "find_spec", return_value=object()),
+        mock.patch.object(gpu_resampling, "_has_triton", return_value=True),
         mock.patch.object(gpu_resampling, "forward", **forward) as tried,
         mock.patch.object(gpu_resampling, "backward", return_value=torch.zeros(1, 8, 2, 3)),
     ):
@@ -278,7 +278,7 @@ def test_where_triton_fails_torch_resamples_with_a_warning(how: str) -> None:
 @pytest.mark.usefixtures("fresh")
 def test_memory_that_runs_out_says_nothing_about_triton() -> None:
     full = mock.patch.object(gpu_resampling, "forward", side_effect=torch.OutOfMemoryError)
-    with full as tried, mock.patch.object(gpu_resampling, "find_spec", return_value=object()):
+    with full as tried, mock.patch.object(gpu_resampling, "_has_triton", return_value=True):
         for _ in range(2):
             with pytest.raises(torch.OutOfMemoryError):
                 gpu_resampling.available(torch.device("cpu"), torch.float32)
@@ -286,8 +286,11 @@ def test_memory_that_runs_out_says_nothing_about_triton() -> None:
 
 
 def test_without_triton_torch_resamples() -> None:
+    """In silence: where there is none, torch's compiler has none either."""
+    gpu_resampling._has_triton.cache_clear()
     with mock.patch.object(gpu_resampling, "find_spec", return_value=None):
         assert not gpu_resampling.available(torch.device("cpu"), torch.float32)
+    gpu_resampling._has_triton.cache_clear()
 
 
 def test_the_kernels_are_for_cuda_alone() -> None:

@@ -241,8 +241,8 @@ _WARNED: set[tuple[torch.device, torch.dtype]] = set()
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether Triton's kernels run on a device, and are right there; if they are not, a warning says why, once."""
-    if find_spec("triton") is None or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-        return False  # as on Windows; or it cannot be tried now
+    if not _has_triton() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return False  # of a graph that is captured, nothing can be tried
     fault = _fault(device, dtype)
     if fault is not None and (device, dtype) not in _WARNED:
         _WARNED.add((device, dtype))
@@ -252,6 +252,11 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
             stacklevel=2,
         )
     return fault is None
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None  # torch brings it, but not on Windows
 
 
 @functools.cache
