@@ -69,6 +69,16 @@ def test_thresholds_that_nobody_writes_are_refused(text: str, tmp_path: Path) ->
         thresholds(calibrated(tmp_path / "thresholds.json").thresholds, "binary", 1)
 
 
+def test_names_of_any_length_are_refused_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks through them takes a time in proportion to their length: these took minutes, or hours."""
+    name = "model.encoder.layer1." * 10_000
+    (here / "list.csv").write_text(f"image,mask\n{name}.png,{name}.png\n", encoding="utf-8")
+    told(capsys, "data", "check", "list.csv")
+    for wrong in ({"name": name}, {"name": "unet", name: 1}):
+        with pytest.raises(ConfigError):
+            unetzoo.create(**wrong)
+
+
 @pytest.mark.parametrize("command", ["data check", "train --model unet --data", "evaluate m.safetensors --data"])
 def test_names_in_a_list_that_no_file_can_have_are_named(
     command: str, here: Path, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ _VARYING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
 """Names and numbers within a sentence."""
 _EXAMPLES = 10
 """Examples of each kind of sentence, including the first; at most twice as many kinds are told."""
-_PIXELS = r"\S+ \(\d+ pixels\)"
+_PIXELS = r"(?<!\S)\S+ \(\d+ pixels\)"  # only tried where a word begins: a word may have any length
 _FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others?)?")
 """Pixel values that were found in a file, which may differ from file to file."""
 

@@ -19,6 +19,7 @@ _CLASSES = 20
 FEW = 3
 """Fewer validation images, or groups of them, give a warning: their mean says little about other images."""
 _FOLDS = 5
+_LONGEST = 4096  # names in paths
 _ENDINGS = {
     r"(.*\d)[ _-]?[LR]$": "L or R",
     r"(.*\d)[ _-]?(?:OD|OS)$": "OD or OS",
@@ -98,8 +99,8 @@ def related_names(listing: Listing, group: str | None) -> list[str]:
     samples = listing.samples.get("", ()) if group is None else ()
     names = [sample.stack for sample in samples]
     for pattern, what in _ENDINGS.items():
-        # From the beginning alone: tried from each place, a name of thousands of letters in a list took minutes.
-        found = [re.match(pattern, name) for name in names]
+        # From the beginning alone, and not of names that no file has: their letters would be tried in pairs.
+        found = [re.match(pattern, name) if len(name) <= _LONGEST else None for name in names]
         stems = Counter(match[1] for match in found if match is not None)
         shared = [stem for stem, count in stems.items() if count > 1]
         if None in found or len(stems) < FEW or 2 * len(shared) <= len(stems):
