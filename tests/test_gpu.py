@@ -267,6 +267,7 @@ def test_an_overflow_in_one_strip_is_said() -> None:
 def test_a_loss_that_is_not_finite_is_said_of_its_batch(tmp_path: Path) -> None:
     """It is read one step late, and names its own batch; nothing of it is kept."""
     pytest.importorskip("pytorch_lightning")
+    pytest.importorskip("jsonargparse")
     for seed in range(12):
         image, mask = unetzoo.drawing.draw_nuclei(32, 32, seed=seed)
         for kind, pixels in (("images", image.permute(1, 2, 0)), ("masks", 255 * mask.to(torch.uint8))):

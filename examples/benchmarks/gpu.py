@@ -111,8 +111,11 @@ def kernels(bench: Bench) -> None:
         bytes_from, bytes_to = (torch.empty(moved, dtype=torch.uint8, device=bench.device) for _ in range(2))
         works: dict[str, Callable[[], object]] = {"copy": lambda f=bytes_from, t=bytes_to: t.copy_(f)}
         how = (sampling.size, mode, sampling.taps, sampling.padding)
-        works["torch"] = lambda x=x, how=how: whole_maps.taps_summed(x, *how)
-        y = whole_maps.taps_summed(x.requires_grad_(), *how)
+        by_torch = (
+            whole_maps.taps_summed if taps > 1 else lambda x, size, mode, *_: whole_maps.interpolate(x, size, mode)
+        )
+        works["torch"] = lambda x=x, f=by_torch, how=how: f(x, *how)
+        y = by_torch(x.requires_grad_(), *how)
         works["torch, backward"] = lambda y=y, x=x, g=grad: torch.autograd.grad(y, x, g, retain_graph=True)
         x = x.detach()
         if gpu_resampling.fits(x, sampling.size):
