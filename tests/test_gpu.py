@@ -17,7 +17,7 @@ from reference import reference_logits
 from torch import Tensor
 
 import unetzoo
-from unetzoo.nn import convolutions, gpu_resampling, resampling
+from unetzoo.nn import convolutions, gpu_resampling, resampling, resizing
 from unetzoo.nn.convolutions import ConcatConv, Upsampled
 from unetzoo.nn.resampling import mixed_first, resize
 from unetzoo.nn.whole_maps import mixer_of
@@ -108,7 +108,7 @@ def test_kernels(
 
 
 def test_kernels_are_used_and_differentiable_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_resampling, "FEWEST", 0)
+    monkeypatch.setattr(resizing, "FEWEST", 0)
     assert gpu_resampling.available(torch.device("cuda", 0), torch.float64)
     x = torch.randn(1, 2, 3, 4, dtype=torch.float64, device="cuda").contiguous(memory_format=torch.channels_last)
     for mode in ("nearest", "bilinear", "bilinear_aligned"):
@@ -124,7 +124,7 @@ def test_kernels_are_used_and_differentiable_twice(monkeypatch: pytest.MonkeyPat
 def formulation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute as the rule says, which at these sizes is the plain way; or resample by kernels; or mix first, too."""
     if request.param != "rule":
-        monkeypatch.setattr(gpu_resampling, "FEWEST", 0)
+        monkeypatch.setattr(resizing, "FEWEST", 0)
     if request.param == "mixed first":
         for module in (resampling, convolutions):
             monkeypatch.setattr(module, "mixes", lambda x, weight, *_, **__: len(weight) <= x.shape[1])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import unetzoo
-from unetzoo.nn import convolutions, gpu_resampling, resampling, whole_maps
+from unetzoo.nn import convolutions, resampling, resizing, whole_maps
 from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
 
 MODELS = ("unet3p_resnet50", "unetpp_resnet50", "resunet50")
@@ -58,7 +58,7 @@ class Way:
             if self.remakes is not None:
                 stack.enter_context(mock.patch.object(convolutions, "remakes", REMAKES[self.remakes]))
             if not self.kernels:
-                for module in (gpu_resampling, resampling):
+                for module in (resampling, resizing):
                     stack.enter_context(mock.patch.object(module, "fits", return_value=False))
             if self.last is not None:
                 stack.enter_context(mock.patch("unetzoo.model._fast_layout", lambda x: x))

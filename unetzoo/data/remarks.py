@@ -19,7 +19,8 @@ _CLASSES = 20
 FEW = 3
 """Fewer validation images, or groups of them, give a warning: their mean says little about other images."""
 _FOLDS = 5
-_LONGEST = 4096  # names in paths
+_LONGEST = 4096
+"""Letters of the longest path that a file can have, on Linux."""
 _ENDINGS = {
     r"(.*\d)[ _-]?[LR]$": "L or R",
     r"(.*\d)[ _-]?(?:OD|OS)$": "OD or OS",

@@ -14,6 +14,16 @@ import triton.language as tl
 SIZES = ["h", "w", "height", "width", "rows", "columns", "padding"]
 
 
+@triton.jit
+def _place(rows, columns, wide: tl.constexpr, deep: tl.constexpr):
+    """Return what a program writes of maps of rows × columns: the image, the row, the pixels in it, the channels."""
+    panels = tl.cdiv(columns, wide)
+    line = tl.program_id(0) // panels
+    across = (tl.program_id(0) % panels) * wide + tl.arange(0, wide)
+    channel = tl.program_id(1) * deep + tl.arange(0, deep)
+    return (line // rows).to(tl.int64), line % rows, across, channel
+
+
 @triton.jit(do_not_specialize=SIZES)
 def resample(
     x, out, bias, row_low, row_part, column_low, column_part,
@@ -36,12 +46,7 @@ def resample(
         x_image, x_row, x_column, out_image, ...: strides, in numbers.
         dtype: in which it adds.
     """
-    panels = tl.cdiv(columns, wide)
-    line = tl.program_id(0) // panels
-    n = (line // rows).to(tl.int64)
-    y = line % rows
-    across = (tl.program_id(0) % panels) * wide + tl.arange(0, wide)
-    channel = tl.program_id(1) * deep + tl.arange(0, deep)
+    n, y, across, channel = _place(rows, columns, wide, deep)
     inside = (across < columns)[:, None] & (channel < channels)[None, :]
     total = tl.zeros((wide, deep), dtype=dtype)
     if biased:
@@ -90,12 +95,7 @@ def adjoint(
         row_first, column_first: ``_Reads.first``.
         most_rows, most_columns: ``_Reads.most``.
     """
-    panels = tl.cdiv(w, wide)
-    line = tl.program_id(0) // panels
-    n = (line // h).to(tl.int64)
-    y = line % h
-    across = (tl.program_id(0) % panels) * wide + tl.arange(0, wide)
-    channel = tl.program_id(1) * deep + tl.arange(0, deep)
+    n, y, across, channel = _place(h, w, wide, deep)
     b = tl.program_id(2) // row_taps
     a = tl.program_id(2) % row_taps
     inside = (across < w)[:, None] & (channel < channels)[None, :]

@@ -1,4 +1,4 @@
-"""Resampling on a GPU by :mod:`unetzoo.nn.gpu_kernels`, with gradients of any order; values are torch's."""
+"""Launches of :mod:`unetzoo.nn.gpu_kernels`, and when they can be used: resampling with gradients of any order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unetzoo.nn.programs import by_modes, of_several, transformed
 from unetzoo.nn.remaking import only_backward
-from unetzoo.nn.whole_maps import Size, in_own_type, interpolate, positions, taps_summed
+from unetzoo.nn.whole_maps import Size, positions, taps_summed
 
 ADDED_IN = {
     torch.float16: torch.float32,
@@ -26,8 +26,6 @@ ADDED_IN = {
 
 BLOCK, SMALL_BLOCK, WARPS = 2048, 512, 2
 """Numbers of a program of the kernels: where each reads four, and where it reads more; and its warps (measured)."""
-FEWEST = 2**24
-"""Numbers of a resampled map up to which torch's kernels are used: they are slower, but start sooner."""
 LARGEST_SCALE = 16
 """Scale above which torch's kernels are used: the adjoint adds scale² pixels one by one (measured up to 16)."""
 
@@ -203,27 +201,6 @@ def _adjoint_by_operators(grad: Tensor, size: tuple[int, int], sampling: Samplin
         y = _by_operators(x, sampling)
     (found,) = torch.autograd.grad(y, x, grad, create_graph=torch.is_grad_enabled())
     return found
-
-
-def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
-    if not fits(x, size) or not x.is_contiguous(memory_format=torch.channels_last) or not _pays(x, size):
-        return interpolate(x, size, mode)
-    if torch.is_autocast_enabled("cuda") and x.dtype.itemsize < 4:
-        x = x.float()  # as autocast does for torch's
-    out: Tensor = Resample.apply(x, None, Sampling((size[0], size[1]), mode))
-    return out
-
-
-def _pays(x: Tensor, size: Size) -> bool:
-    # Where results have to be the same each time, torch resamples in many small steps.
-    return math.prod((*x.shape[:2], *size)) > FEWEST or torch.are_deterministic_algorithms_enabled()
-
-
-def resize_alike(x: Tensor, size: Size, mode: str) -> Tensor:
-    """Do :func:`resize` for a convolution, in the type of ``x``."""
-    with in_own_type(x):
-        return resize(x, size, mode)
 
 
 def fits(x: Tensor, size: Size) -> bool:
