@@ -14,8 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import unetzoo
 from unetzoo.nn.packing import pack
-from unetzoo.nn.pointwise import FEWEST, MANY, free_dilation, make_pointwise, weight_gradient
-from unetzoo.nn.remaking import Convolution
+from unetzoo.nn.pointwise import FEWEST, free_dilation, make_pointwise
 
 ONEDNN = torch.backends.mkldnn.is_available()
 needs_onednn = pytest.mark.skipif(not ONEDNN, reason="this torch was built without oneDNN")
@@ -24,8 +23,10 @@ LIBRARIES = {
     "aten::addmm": "BLAS",
     "aten::mkldnn_convolution": "oneDNN",
     "mkldnn::_convolution_pointwise": "oneDNN",
+    "mkldnn::_linear_pointwise": "oneDNN",
     "aten::slow_conv_dilated2d": "a loop",
 }
+MATRICES = ("aten::addmm", "mkldnn::_linear_pointwise")
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def pointwise_by(module: nn.Module, images: Tensor) -> Counter[str]:
     by: Counter[str] = Counter()
     for event in seen.key_averages(group_by_input_shape=True):
         shapes = event.input_shapes
-        if event.key in LIBRARIES and (event.key == "aten::addmm" or shapes[1][2:] == [1, 1]):
+        if event.key in LIBRARIES and (event.key in MATRICES or shapes[1][2:] == [1, 1]):
             by[LIBRARIES[event.key]] += event.count
     return by
 
@@ -122,37 +123,3 @@ def test_gradients_of_mixed_maps_are_those_of_the_plain_way() -> None:
     expected = torch.autograd.grad(F.conv2d(wide, doubled[1], padding=1).square().sum(), doubled)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
-
-
-@needs_onednn
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gradient_of_a_weight_of_many_channels(layout: torch.memory_format, stride: int) -> None:
-    """Against the definition in float64; and a convolution of its own is not computed for it."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, MANY, 9, 7, generator=generator).contiguous(memory_format=layout)
-    weight = torch.randn(24, MANY, 1, 1, generator=generator)
-    grad = torch.randn(2, 24, *x[:, 0, ::stride, ::stride].shape[1:], generator=generator)
-    expected = torch.einsum("nohw,nchw->oc", grad.double(), x[:, :, ::stride, ::stride].double())[:, :, None, None]
-    with torch.no_grad():
-        found = weight_gradient(grad, x, weight, (stride, stride))
-        of_form = Convolution((stride, stride)).backward(grad, x, weight, (True, True, True))
-    assert found is not None
-    tolerance = 2e-6 * float(expected.abs().max())
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
-    wide = [each.double().requires_grad_() for each in (x, weight, torch.zeros(24))]
-    theirs = torch.autograd.grad(F.conv2d(*wide, stride=stride), wide, grad.double())
-    for a, b in zip(of_form, theirs, strict=True):
-        assert a is not None
-        torch.testing.assert_close(a.double(), b, rtol=0, atol=2e-6 * float(b.abs().max()))
-
-
-def test_gradients_of_other_weights_are_left_to_the_convolution() -> None:
-    x, weight = torch.ones(2, MANY, 8, 8), torch.ones(4, MANY, 1, 1)
-    grad = torch.ones(2, 4, 8, 8)
-    assert weight_gradient(grad, x, weight) is None  # as its own gradient may be asked for
-    with torch.no_grad():
-        assert weight_gradient(grad, x, weight) is not None or not ONEDNN
-        assert weight_gradient(grad, x[:, :-1], weight[:, :-1]) is None
-        assert weight_gradient(torch.ones(2, 4, 40, 40), torch.ones(2, MANY, 40, 40), weight) is None
-        assert weight_gradient(grad.double(), x.double(), weight.double()) is None

@@ -20,14 +20,13 @@ from torchvision.models import resnet
 from unetzoo.nn.norming import watched
 from unetzoo.nn.packing import is_folded
 from unetzoo.nn.pointwise_norm import passes_by, pointwise_norm_backward
-from unetzoo.nn.programs import of_several, transformed
+from unetzoo.nn.programs import of_several, only_backward, transformed
 from unetzoo.nn.remaking import (
     Convolution,
     NormAgain,
     Statistics,
     can_be_done_again,
     normalised,
-    only_backward,
 )
 from unetzoo.nn.resampling import autocast_dtype
 

@@ -24,7 +24,7 @@ from unetzoo.nn.layouts import settled
 from unetzoo.nn.norming import normed
 from unetzoo.nn.packing import Form, Packs, convolved
 from unetzoo.nn.pointwise import free_dilation
-from unetzoo.nn.programs import by_tracing, of_several, transformed
+from unetzoo.nn.programs import by_tracing, of_several, only_backward, transformed
 from unetzoo.nn.remaking import Convolution, NormActAgain, can_be_done_again, is_plain_activation, normalised, slope_of
 from unetzoo.nn.resampling import (
     MODES,
@@ -175,6 +175,9 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
         spare = not (recorded or by_tracing())
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
         joined = _joined(maps, weight)
+        form = Convolution(padding=(padding, padding))
+        if recorded and only_backward(joined, weight) and form.differs(joined, weight):
+            return form.recorded(joined, weight, bias)
         if gains(joined, weight):
             return few_outputs(joined, weight, bias, (padding, padding))
         spread = free_dilation(joined, weight)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.nn.pointwise import by_onednn, free_dilation, pointwise_gradients
+from unetzoo.nn.gradients import pointwise_gradients
+from unetzoo.nn.pointwise import by_onednn, free_dilation
 
 FEWEST_TAPPED = 16
 """Channels in from which a convolution to one or a few channels is computed by its taps."""

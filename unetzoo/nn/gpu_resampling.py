@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unetzoo.nn.programs import by_modes, of_several, transformed
-from unetzoo.nn.remaking import only_backward
+from unetzoo.nn.programs import by_modes, of_several, only_backward, transformed
 from unetzoo.nn.whole_maps import Size, positions, taps_summed
 
 ADDED_IN = {

@@ -24,6 +24,7 @@ from unetzoo.nn.layouts import heavy_in_training
 from unetzoo.nn.norming import hooked, normed
 from unetzoo.nn.programs import transformed
 from unetzoo.nn.resampling import MODES, Size
+from unetzoo.nn.transposed import gains_backward, transposed
 
 Made = TypeVar("Made")
 NORMS: tuple[str, ...] = ("batch", "group", "instance", "layer")
@@ -203,6 +204,8 @@ class Upsample(nn.Module):
             out = self.conv(x)
         elif heavy_in_training(x, weight, x.numel() // x.shape[1] * weight[0].numel()):
             out = self.conv(x.contiguous()).contiguous(memory_format=torch.channels_last)
+        elif gains_backward(self.conv, x):
+            out = transposed(x, weight, self.conv.bias)
         else:
             out = self.conv(x)
         return out

@@ -8,6 +8,7 @@ small, and activations and sums then read and write the complete map again. The 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
 from unetzoo.nn.norming import hooked
-from unetzoo.nn.pointwise import free_dilation, has_onednn
+from unetzoo.nn.pointwise import by_product, free_dilation, has_onednn
 from unetzoo.nn.programs import by_modes, transformed
+from unetzoo.nn.transposed import from_places, weight_of_places
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
 """Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
@@ -130,10 +132,14 @@ def convolved(
     fast = packable(x, weight, add)
     if fast and made is None and has_few_outputs(weight) and form == Form(padding=form.padding):
         return _finished(_by_taps(x, weight, bias, form, packs), after, add)
-    if fast and form.pixels(x) <= MOST_PIXELS[x.dtype]:
+    few = fast and form.pixels(x) <= MOST_PIXELS[x.dtype]
+    kernel = weight
+    if made is not None and (form.is_bare or not few):
+        kernel = packs.made(name, weight, lambda: make(weight))
+    if few and form.is_bare and kernel.shape[2:] == (1, 1) and add is None:
+        return by_product(x, kernel, bias, _attribute(after))
+    if few:
         kernel = packs.of_size((name, form), weight, x.shape, lambda: _packed(make(weight), form, x.shape))
-    else:
-        kernel = weight if made is None else packs.made(name, weight, lambda: make(weight))
     if not fast:
         return _plain(x, kernel, bias, form, after, add)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -209,6 +215,7 @@ def _known() -> bool:
         "_convolution_pointwise_",
         "_reorder_convolution_weight",
         "_get_mkldnn_serialized_md",
+        "_linear_pointwise",
     )
     return all(hasattr(torch.ops.mkldnn, name) for name in names)
 
@@ -260,22 +267,13 @@ class PackedTranspose(nn.ConvTranspose2d):
         """Return (N, O, stride × H, stride × W) of ``x`` (N, C, H, W)."""
         if output_size is not None or not packable(x, self.weight) or not self._gains():
             return super().forward(x, output_size)
-        count, _, height, width = x.shape
-        down, across = self.kernel_size
-        bias = None if self.bias is None else self.bias.repeat(down * across)
-        y = convolved(x, self.weight, bias, Form(), self.packs, made=("transposed", _of_places))
-        y = y.permute(0, 2, 3, 1).reshape(count, height, width, down, across, self.out_channels)
-        y = y.transpose(2, 3).reshape(count, height * down, width * across, self.out_channels)
-        return y.permute(0, 3, 1, 2)
+        bias = None if self.bias is None else self.bias.repeat(math.prod(self.kernel_size))
+        places = convolved(x, self.weight, bias, Form(), self.packs, made=("transposed", weight_of_places))
+        return from_places(places, self.weight)
 
     def _gains(self) -> bool:
         # Between them, oneDNN's own is as fast, and writes its output in place.
         return self.in_channels >= 512 or self.out_channels < 16
-
-
-def _of_places(weight: Tensor) -> Tensor:
-    """Return the weight of the 1×1 convolution to all places of a kernel, (K × L × O, C, 1, 1)."""
-    return weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None].contiguous()
 
 
 def _is_plain_transpose(module: nn.Module) -> bool:

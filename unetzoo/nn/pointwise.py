@@ -7,13 +7,13 @@ processor's registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unetzoo.nn.programs import of_several, transformed
+from unetzoo.nn.programs import transformed
 
 FEWEST = 4
 """Channels out below which the matrix product is as fast or faster."""
@@ -23,8 +23,8 @@ FEWEST_FIRST = 64
 SMALL = 20480
 """Numbers of the map of one image up to which torch never takes oneDNN, and a dilation would bring a slow loop."""
 
-MANY, FEW_PIXELS = 1024, 512
-"""Channels in from which, and pixels of a batch up to which, a weight's gradient is a matrix product of its own."""
+FEW_PIXELS = 512
+"""Pixels of a batch up to which oneDNN's matrix product is faster than its convolution, which reorders the weight."""
 
 
 def free_dilation(x: Tensor, weight: Tensor) -> int:
@@ -42,39 +42,28 @@ def free_dilation(x: Tensor, weight: Tensor) -> int:
     return 2 if last or min(weight.shape[:2]) >= FEWEST_FIRST else 1
 
 
-def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int] = (1, 1)) -> Tensor | None:
-    """Return the gradient of the weight of a 1×1 convolution from a matrix product, if that is faster; else None.
-
-    oneDNN's own for convolutions reaches 35 to 70 % of the processor's speed if many channels meet few pixels.
-
-    Args:
-        grad: of the convolution's result, (N, O, H, W).
-        x: what was convolved, (N, C, H', W').
-        weight: (O, C, 1, 1).
-        stride: that of the convolution, which has no padding and one group.
-    """
-    pixels = grad[:, 0].numel()
-    if weight.shape[1] < MANY or pixels > FEW_PIXELS or torch.is_grad_enabled() or not by_onednn(x, weight):
-        return None
-    if of_several(grad) or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return None
-    x = x[:, :, :: stride[0], :: stride[1]]
-    rows, columns = (each.transpose(0, 1).reshape(-1, pixels) for each in (grad, x))
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "")
-    return found.view(weight.shape)
+def is_product(pixels: int, x: Tensor, weight: Tensor) -> bool:
+    """Whether :func:`product` is the faster way to a 1×1 convolution of ``x`` with so many pixels in the batch."""
+    few = pixels <= FEW_PIXELS and weight.shape[2:] == (1, 1)
+    return few and by_onednn(x, weight) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def pointwise_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of ``x`` and ``weight``, or None, of a 1×1 convolution from that of its result."""
-    matrix = weight_gradient(grad, x, weight) if needed[1] else None
-    mask = [needed[0], needed[1] and matrix is None, False]
-    spread = [free_dilation(x, weight)] * 2
-    for_x, for_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [1, 1], [0, 0], spread, False, [0, 0], 1, mask
-    )
-    return for_x, for_weight if matrix is None else matrix
+def product(
+    rows: Tensor, columns: Tensor, bias: Tensor | None = None, act: tuple[str, list[Any]] = ("none", [])
+) -> Tensor:
+    """Return oneDNN's (R, K) · (C, K)ᵀ + bias (C,), with the activation that oneDNN has under a name."""
+    name, scalars = act
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, name, scalars, "")
+    return found
+
+
+def by_product(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, act: tuple[str, list[Any]] = ("none", [])
+) -> Tensor:
+    """Return the 1×1 convolution (N, O, H, W) of ``x`` (N, C, H, W), channels last, by a matrix product."""
+    count, channels, height, width = x.shape
+    found = product(x.permute(0, 2, 3, 1).reshape(-1, channels), weight.flatten(1), bias, act)
+    return found.view(count, height, width, -1).permute(0, 3, 1, 2)
 
 
 def by_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that are nothing more than tensors."""
 
 
 def transformed() -> bool:
@@ -30,3 +34,13 @@ def by_modes() -> bool:
 def of_several(grad: Tensor) -> bool:
     """Whether ``grad`` is many gradients at once: by ``torch.func``, or ``is_grads_batched`` of ``autograd.grad``."""
     return by_torch_func() or bool(torch._C._functorch.is_legacy_batchedtensor(grad))
+
+
+def only_backward(*tensors: Tensor) -> bool:
+    """Whether all are plain tensors without a tangent: one of our functions has no derivative in forward mode."""
+    return all(type(x) in PLAIN and _tangent(x) is None for x in tensors)
+
+
+def _tangent(x: Tensor) -> Tensor | None:
+    tangent: Tensor | None = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+    return tangent

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from unetzoo.nn.few_outputs import few_output_gradients, few_outputs, gains
+from unetzoo.nn.gradients import weight_gradient, weight_is_product
 from unetzoo.nn.layouts import heavy_in_training
 from unetzoo.nn.norming import watched
 from unetzoo.nn.packing import Form
-from unetzoo.nn.pointwise import weight_gradient
-from unetzoo.nn.programs import of_several
+from unetzoo.nn.pointwise import by_product, is_product
+from unetzoo.nn.programs import PLAIN, of_several
 
 Statistics = tuple[Tensor, Tensor]
 """Two tensors of a number per channel: in training mode the batch's mean and its inverse deviation, in evaluation mode
@@ -36,6 +36,8 @@ class Convolution(Form):
         """Return the convolution of ``x``, laid out as ``x`` is; with few outputs, channels last."""
         if self._by_taps(x, weight):
             return few_outputs(x, weight, bias, self.padding).contiguous(memory_format=torch.channels_last)
+        if self.is_bare and is_product(self.pixels(x), x, weight):
+            return by_product(x, weight, bias)
         heavy = heavy_in_training(x, weight, self._numbers(x, weight))
         y = F.conv2d(
             x.contiguous() if heavy else x, weight, bias, self.stride, self.padding, self.dilation, self.groups
@@ -50,7 +52,7 @@ class Convolution(Form):
             return few_output_gradients(grad, x, weight, self.padding, needed)
         matrix = self._matrix_gradient(grad, x, weight) if needed[1] else None
         needed = (needed[0], needed[1] and matrix is None, needed[2])
-        heavy = heavy_in_training(x, weight, grad.numel())
+        heavy = heavy_in_training(x, weight, grad.numel()) and not of_several(grad)
         if heavy:
             grad, x = grad.contiguous(), x.contiguous()
         for_x, for_weight, for_bias = torch.ops.aten.convolution_backward(
@@ -61,16 +63,44 @@ class Convolution(Form):
         for_weight = for_weight if matrix is None else matrix
         return for_x, for_weight, for_bias
 
+    def recorded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the same, recorded by autograd with this backward pass; ``x`` is kept."""
+        out: Tensor = _Convolved.apply(self, x, weight, bias)
+        return out
+
+    def differs(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether ``recorded`` does something else than torch's own convolution."""
+        return (
+            self._by_taps(x, weight)
+            or heavy_in_training(x, weight, self._numbers(x, weight))
+            or weight_is_product(self.pixels(x), x, weight)
+        )
+
     def _by_taps(self, x: Tensor, weight: Tensor) -> bool:
         return self == Form(padding=self.padding) and gains(x, weight)
 
     def _matrix_gradient(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
-        plain = weight.shape[2:] == (1, 1) and tuple(self.padding) == (0, 0) and self.groups == 1
-        return weight_gradient(grad, x, weight, self.stride) if plain else None
+        bare = self.groups == 1 and (weight.shape[2:] == (1, 1) or tuple(self.dilation) == (1, 1))
+        return weight_gradient(grad, x, weight, self.stride, self.padding) if bare else None
 
     def _numbers(self, x: Tensor, weight: Tensor) -> int:
         """Return how many numbers the convolution of ``x`` has, but for its border."""
         return x[:, 0].numel() * len(weight) // math.prod(self.stride)
+
+
+class _Convolved(torch.autograd.Function):
+    """A convolution that keeps its input, as torch's does."""
+
+    @staticmethod
+    def forward(ctx: Any, form: Convolution, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.form = form
+        ctx.save_for_backward(x, weight)
+        return form(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        return None, *ctx.form.backward(grads[0], x, weight, ctx.needs_input_grad[1:])
 
 
 @dataclass(frozen=True)
@@ -190,18 +220,5 @@ def can_be_done_again(norm: nn.Module, x: Tensor) -> bool:
         return False
     wide = torch.float32 if x.dtype.itemsize < 4 else x.dtype  # statistics in half precision would be rounded
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    alike = all(isinstance(y, Tensor) and type(y) in _PLAIN and y.dtype == wide for y in tensors)
+    alike = all(isinstance(y, Tensor) and type(y) in PLAIN and y.dtype == wide for y in tensors)
     return alike and norm.track_running_stats and x.device.type in ("cpu", "meta")
-
-
-def only_backward(*tensors: Tensor) -> bool:
-    """Whether all are plain tensors without a tangent: one of our functions has no derivative in forward mode."""
-    return all(type(x) in _PLAIN and _tangent(x) is None for x in tensors)
-
-
-def _tangent(x: Tensor) -> Tensor | None:
-    tangent: Tensor | None = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
-    return tangent
-
-
-_PLAIN = (Tensor, nn.Parameter)

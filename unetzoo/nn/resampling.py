@@ -24,10 +24,9 @@ from torch import Tensor
 from unetzoo.nn.doubling import doubles, phase_gradients, phases
 from unetzoo.nn.gpu_costs import BY_KERNELS, BY_TORCH
 from unetzoo.nn.gpu_resampling import Resample, Sampling, fits
+from unetzoo.nn.gradients import pointwise_gradients
 from unetzoo.nn.packing import Form, Packs, convolved, packable
-from unetzoo.nn.pointwise import pointwise_gradients
-from unetzoo.nn.programs import transformed
-from unetzoo.nn.remaking import only_backward
+from unetzoo.nn.programs import only_backward, transformed
 from unetzoo.nn.resizing import resize as resize, resize_alike as resize_alike
 from unetzoo.nn.whole_maps import (
     MODES as MODES,
