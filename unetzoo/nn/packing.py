@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
 from unetzoo.nn.norming import hooked
 from unetzoo.nn.pointwise import by_product, free_dilation, has_onednn
-from unetzoo.nn.programs import by_modes, transformed
+from unetzoo.nn.programs import PLAIN, by_modes, transformed
 from unetzoo.nn.transposed import from_places, weight_of_places
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
@@ -155,9 +155,11 @@ def convolved(
             out = torch.ops.mkldnn._convolution_pointwise.binary(x, add, *summed)
         return out if joined or after is None else after(out)
     if add is not None:
-        return _finished(torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, "none", [], ""), after, add)
+        return _finished(
+            torch.ops.mkldnn._convolution_pointwise.default(x, kernel, bias, *how, "none", [], ""), after, add
+        )
     attribute, scalars = _attribute(after)
-    found: Tensor = torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, *how, attribute, scalars, "")
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, kernel, bias, *how, attribute, scalars, "")
     return found
 
 
@@ -189,18 +191,24 @@ def _order(packed: Tensor) -> bytes:
 
 def packable(x: Tensor, weight: Tensor, add: Tensor | None = None) -> bool:
     """Whether oneDNN's operators compute this: on the CPU, by torch itself, without gradients."""
-    tensors = [x, weight] if add is None else [x, weight, add]
     if transformed() or by_modes() or not _has_operators():
         return False
-    plain = all(type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" for each in tensors)
-    if not plain or x.dtype not in MOST_PIXELS or any(each.dtype != x.dtype for each in tensors):
+    if not (_is_plain(x) and _is_plain(weight) and (add is None or _is_plain(add))):
         return False
-    if torch.is_autocast_enabled("cpu"):
+    dtype = x.dtype
+    if dtype not in MOST_PIXELS or weight.dtype != dtype or (add is not None and add.dtype != dtype):
         return False
-    if x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if torch.is_autocast_enabled("cpu") or not x.numel():
         return False
-    recorded = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
-    return not recorded and not weight.is_inference() and x.numel() > 0
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or (add is not None and add.requires_grad)):
+        return False
+    return not weight.is_inference()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_cpu and type(tensor) in PLAIN
 
 
 def _has_operators() -> bool:

@@ -51,9 +51,9 @@ def is_product(pixels: int, x: Tensor, weight: Tensor) -> bool:
 def product(
     rows: Tensor, columns: Tensor, bias: Tensor | None = None, act: tuple[str, list[Any]] = ("none", [])
 ) -> Tensor:
-    """Return oneDNN's (R, K) · (C, K)ᵀ + bias (C,), with the activation that oneDNN has under a name."""
+    """Return oneDNN's (…, K) · (C, K)ᵀ + bias (C,), with the activation that oneDNN has under a name."""
     name, scalars = act
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, name, scalars, "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, columns, bias, name, scalars, "")
     return found
 
 
@@ -61,9 +61,7 @@ def by_product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, act: tuple[str, list[Any]] = ("none", [])
 ) -> Tensor:
     """Return the 1×1 convolution (N, O, H, W) of ``x`` (N, C, H, W), channels last, by a matrix product."""
-    count, channels, height, width = x.shape
-    found = product(x.permute(0, 2, 3, 1).reshape(-1, channels), weight.flatten(1), bias, act)
-    return found.view(count, height, width, -1).permute(0, 3, 1, 2)
+    return product(x.permute(0, 2, 3, 1), weight.flatten(1), bias, act).permute(0, 3, 1, 2)
 
 
 def by_onednn(x: Tensor, weight: Tensor) -> bool:
