@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet
 
+from unetzoo.encoders._residual import make_lean
 from unetzoo.nn.convolutions import ConcatConv
 from unetzoo.nn.gradients import BLOCK, MANY, MANY_WIDE, weight_gradient
 from unetzoo.nn.layers import Upsample
@@ -110,6 +114,42 @@ def assert_same_gradients(
         most = float(other.detach().abs().max())
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=5e-6 * most)
     return name
+
+
+@needs_onednn
+@pytest.mark.parametrize(("height", "width", "padding"), [(50, 1, (1, 1)), (51, 3, (0, 0)), (1, 60, (1, 1))])
+def test_gradient_where_windows_move_in_one_direction(height: int, width: int, padding: tuple[int, int]) -> None:
+    """Of one image they then are an overlapping view, which oneDNN refuses."""
+    x, weight = torch.randn(1, MANY_WIDE, height, width), torch.randn(MANY_WIDE, MANY_WIDE, 3, 3)
+    grad = torch.randn(F.conv2d(x, weight, padding=padding).shape)
+    with torch.no_grad():
+        found = weight_gradient(grad, x, weight, padding=padding)
+    wide = weight.double().requires_grad_()
+    (expected,) = torch.autograd.grad(F.conv2d(x.double(), wide, padding=padding), wide, grad.double())
+    assert found is not None
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+
+
+@needs_onednn
+@pytest.mark.parametrize(("count", "side"), [(2, 4), (1, 12)])
+@pytest.mark.parametrize("training", [True, False])
+def test_second_gradients_of_a_block_with_few_pixels(count: int, side: int, training: bool) -> None:
+    """oneDNN's product, by which its 1×1 convolutions are computed, has no derivative, and torch would only warn."""
+    theirs = resnet.Bottleneck(256, 64).train(training).requires_grad_(False)
+    ours = copy.deepcopy(theirs)
+    make_lean(ours)
+    x = torch.randn(count, 256, side, side).contiguous(memory_format=torch.channels_last)
+    assert_same_gradients(ours, theirs.double(), [x])
+
+
+def test_a_mode_sees_convolutions() -> None:
+    """Operators of its own would be missed by what counts multiply-adds."""
+    x = torch.randn(2, MANY, 4, 4).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(8, MANY, 1, 1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = Convolution()(x, weight)
+        Convolution().backward(out, x, weight, (True, True, False))
+    assert counter.get_total_flops() == 3 * 2 * out.numel() * MANY
 
 
 @needs_onednn

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.nn.pointwise import FEW_PIXELS, by_onednn, free_dilation, product
+from unetzoo.nn.pointwise import FEW_PIXELS, free_dilation, multiplies, product
 from unetzoo.nn.programs import of_several
 
 MANY, MANY_WIDE = 1024, 512
@@ -56,8 +56,7 @@ def weight_is_product(pixels: int, x: Tensor, weight: Tensor) -> bool:
         many = channels >= MANY or weight.numel() >= MANY_WEIGHTS * pixels
     else:
         many = min(weight.shape[:2]) >= MANY_WIDE
-    fits = many and pixels <= FEW_PIXELS and by_onednn(x, weight)
-    return fits and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return many and pixels <= FEW_PIXELS and multiplies(x, weight)
 
 
 def _windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
@@ -70,7 +69,8 @@ def _windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
     line = width * channels  # one row of a window is one piece of memory
     steps = (height * line, stride[0] * line, stride[1] * channels, line, 1)
     windows = x.as_strided((count, *sides, kernel[0], kernel[1] * channels), steps, x.storage_offset())
-    return windows.reshape(count * sides[0] * sides[1], -1)
+    # Windows of one image that move in one direction only overlap as a view, which oneDNN does not take.
+    return windows.reshape(count * sides[0] * sides[1], -1).contiguous()
 
 
 def pointwise_gradients(

@@ -23,8 +23,8 @@ from unetzoo.nn.programs import PLAIN, by_modes, transformed
 from unetzoo.nn.transposed import from_places, weight_of_places
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
-"""Pixels of a batch's output, by type, up to which weights are packed. On larger maps reordering takes 3 % or less of a
-convolution's time, and packed weights would only take memory."""
+"""Pixels of a batch's output, by type, up to which weights are packed, or multiplied as they are for 1×1 kernels. On
+larger maps reordering takes 3 % or less of a convolution's time, and packed weights would only take memory."""
 
 MOST_SIZES, MOST_ORDERS = 1000, 4
 """Sizes of maps, for each number of threads, for which a layer remembers in which of oneDNN's orders its weight is

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unetzoo.nn.programs import transformed
+from unetzoo.nn.programs import by_modes, transformed
 
 FEWEST = 4
 """Channels out below which the matrix product is as fast or faster."""
@@ -43,15 +43,20 @@ def free_dilation(x: Tensor, weight: Tensor) -> int:
 
 
 def is_product(pixels: int, x: Tensor, weight: Tensor) -> bool:
-    """Whether :func:`product` is the faster way to a 1×1 convolution of ``x`` with so many pixels in the batch."""
+    """Whether :func:`by_product` is the faster way to so many pixels of a batch, and needs no derivative."""
     few = pixels <= FEW_PIXELS and weight.shape[2:] == (1, 1)
-    return few and by_onednn(x, weight) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return few and not torch.is_grad_enabled() and multiplies(x, weight)
+
+
+def multiplies(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's matrix product may compute what is made of these: no mode would miss an operator."""
+    return by_onednn(x, weight) and not by_modes() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def product(
     rows: Tensor, columns: Tensor, bias: Tensor | None = None, act: tuple[str, list[Any]] = ("none", [])
 ) -> Tensor:
-    """Return oneDNN's (…, K) · (C, K)ᵀ + bias (C,), with the activation that oneDNN has under a name."""
+    """Return oneDNN's (…, K) · (C, K)ᵀ + bias (C,), with an activation by oneDNN's name; it has no derivative."""
     name, scalars = act
     found: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, columns, bias, name, scalars, "")
     return found
