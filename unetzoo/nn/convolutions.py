@@ -176,9 +176,10 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
         joined = _joined(maps, weight)
         form = Convolution(padding=(padding, padding))
-        tensors = [joined, weight] if bias is None else [joined, weight, bias]
-        if recorded and only_backward(*tensors) and form.differs(joined, weight):
-            return form.recorded(joined, weight, bias)
+        if recorded and not transformed():
+            tensors = [joined, weight] if bias is None else [joined, weight, bias]
+            if only_backward(*tensors) and form.differs(joined, weight):
+                return form.recorded(joined, weight, bias)
         if gains(joined, weight):
             return few_outputs(joined, weight, bias, (padding, padding))
         spread = free_dilation(joined, weight)
