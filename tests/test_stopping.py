@@ -497,6 +497,15 @@ def test_a_set_without_the_class_is_judged_by_the_loss(schedule: str, nuclei: Pa
 # Ctrl-C, and a closed pipe
 
 
+@pytest.fixture
+def _hears_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, also if that is pytest."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_hears_ctrl_c")
 def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
     whole: Path, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -531,6 +540,7 @@ def test_a_signal_to_the_whole_group_is_told_as_one_to_the_process(
     assert re.fullmatch(rf"unetzoo: stopped; '.*--resume .*cut --trust' {where}\n", capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("_hears_ctrl_c")
 def test_ctrl_c_reaches_who_called_fit(nuclei: Path, tmp_path: Path) -> None:
     settings = {"trainer.callbacks": [{"class_path": f"{__name__}.CtrlC", "init_args": {"batch": 2}}]}
     settings |= {"model.options.base_channels": 4, "data.workers": 0, "trainer.accelerator": "cpu"}

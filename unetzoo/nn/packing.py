@@ -2,7 +2,8 @@
 
 torch's convolution lets oneDNN reorder the weight at every call, which takes as long as the arithmetic if maps are
 small, and activations and sums then read and write the complete map again. The operators that ``torch.compile`` calls,
-``torch.ops.mkldnn``, take a weight that was packed before, and apply the sum and the activation before they write.
+``torch.ops.mkldnn``, take a weight that was packed before, and apply the sum and the activation before they write. A
+1×1 convolution of few pixels without a sum is a matrix product, which is as fast with the weight as it is.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def convolved(
         return _finished(_by_taps(x, weight, bias, form, packs), after, add)
     few = fast and form.pixels(x) <= MOST_PIXELS[x.dtype]
     kernel = weight
-    if made is not None and (form.is_bare or not few):
+    if made is not None and (form.is_bare or not few):  # else it is packed below, and not kept a second time
         kernel = packs.made(name, weight, lambda: make(weight))
     if few and form.is_bare and kernel.shape[2:] == (1, 1) and add is None:
         return by_product(x, kernel, bias, _attribute(after))
