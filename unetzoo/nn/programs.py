@@ -1,4 +1,4 @@
-"""Tells whether torch runs a network itself, or a tracer or compiler processes it."""
+"""Tells whether torch runs a network itself, on plain tensors, or a tracer or compiler processes it."""
 
 from __future__ import annotations
 
