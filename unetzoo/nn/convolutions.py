@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
+from unetzoo.nn import winograd
 from unetzoo.nn.few_outputs import few_outputs, gains
 from unetzoo.nn.layouts import settled
 from unetzoo.nn.norming import normed
@@ -182,6 +183,8 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
                 return form.recorded(joined, weight, bias)
         if gains(joined, weight):
             return few_outputs(joined, weight, bias, (padding, padding))
+        if winograd.gains(joined, weight, form.padding, bias):
+            return winograd.by_points(joined, weight, bias, form.padding)
         spread = free_dilation(joined, weight)
         return settled(lambda x: F.conv2d(x, weight, bias, padding=padding, dilation=spread), joined, weight)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)

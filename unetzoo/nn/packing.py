@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unetzoo.nn import winograd
 from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
 from unetzoo.nn.norming import hooked
 from unetzoo.nn.pointwise import by_product, free_dilation, has_onednn
 from unetzoo.nn.programs import PLAIN, by_modes, transformed
+from unetzoo.nn.tiles import points_of_kernel
 from unetzoo.nn.transposed import from_places, weight_of_places
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
@@ -133,6 +135,10 @@ def convolved(
     fast = packable(x, weight, add)
     if fast and made is None and has_few_outputs(weight) and form == Form(padding=form.padding):
         return _finished(_by_taps(x, weight, bias, form, packs), after, add)
+    if fast and made is None and form == Form(padding=form.padding):
+        x = x.contiguous(memory_format=torch.channels_last)
+        if winograd.gains(x, weight, form.padding, bias, kept=True):
+            return _by_points(x, weight, bias, form, packs, after, add)
     few = fast and form.pixels(x) <= MOST_PIXELS[x.dtype]
     kernel = weight
     if made is not None and (form.is_bare or not few):  # else it is packed below, and not kept a second time
@@ -173,6 +179,24 @@ def _by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, packs: 
     taps = convolved(x, weight, None, Form(), packs, made=("taps of outputs", weight_of_taps)).float()
     out = sum_of_taps(taps, weight, bias, form.padding)
     return out.to(x.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _by_points(
+    x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, packs: Packs, after: nn.Module | None, add: Tensor | None
+) -> Tensor:
+    def packed(size: Sequence[int]) -> Tensor:
+        return packs.of_size("points", weight, torch.Size(size), lambda: winograd.packed_points(points_of_kernel(weight), size))
+
+    return winograd.by_points(x, weight, bias, form.padding, packed, add, _in_place(after))
+
+
+def _in_place(after: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
+    match after:
+        case nn.ReLU():
+            return torch.relu_
+        case nn.LeakyReLU():
+            return functools.partial(F.leaky_relu_, negative_slope=after.negative_slope)
+    return None
 
 
 def _packed(weight: Tensor, form: Form, shape: torch.Size) -> Tensor:

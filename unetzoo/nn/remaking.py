@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unetzoo.nn import winograd
 from unetzoo.nn.few_outputs import few_output_gradients, few_outputs, gains
 from unetzoo.nn.gradients import weight_gradient, weight_is_product
 from unetzoo.nn.layouts import heavy_in_training
@@ -38,6 +39,8 @@ class Convolution(Form):
             return few_outputs(x, weight, bias, self.padding).contiguous(memory_format=torch.channels_last)
         if self.is_bare and is_product(self.pixels(x), x, weight):
             return by_product(x, weight, bias)
+        if self._is_dense and winograd.gains(x, weight, self.padding, bias):
+            return winograd.by_points(x, weight, bias, self.padding)
         heavy = heavy_in_training(x, weight, self._numbers(x, weight))
         y = F.conv2d(
             x.contiguous() if heavy else x, weight, bias, self.stride, self.padding, self.dilation, self.groups
@@ -50,18 +53,27 @@ class Convolution(Form):
         """Return the gradients of x, weight and bias, None for those that are not needed."""
         if self._by_taps(x, weight) and not of_several(grad):
             return few_output_gradients(grad, x, weight, self.padding, needed)
-        matrix = self._matrix_gradient(grad, x, weight) if needed[1] else None
-        needed = (needed[0], needed[1] and matrix is None, needed[2])
+        by_points = winograd.gains_backward(grad, x, weight, self.padding) if self._is_dense else (False, False)
+        for_x, for_weight = None, None
+        if needed[0] and by_points[0]:
+            for_x = winograd.input_gradient(grad, weight, self.padding)
+        if needed[1]:
+            if by_points[1]:
+                for_weight = winograd.kernel_gradient(grad, x, self.padding)
+            else:
+                for_weight = self._matrix_gradient(grad, x, weight)
+        rest = (needed[0] and for_x is None, needed[1] and for_weight is None, needed[2])
+        if not any(rest):
+            return for_x, for_weight, None
         heavy = heavy_in_training(x, weight, grad.numel()) and not of_several(grad)
         if heavy:
             grad, x = grad.contiguous(), x.contiguous()
-        for_x, for_weight, for_bias = torch.ops.aten.convolution_backward(
-            grad, x, weight, [len(weight)], self.stride, self.padding, self.dilation, False, (0, 0), self.groups, needed
+        rest_x, rest_weight, for_bias = torch.ops.aten.convolution_backward(
+            grad, x, weight, [len(weight)], self.stride, self.padding, self.dilation, False, (0, 0), self.groups, rest
         )
-        if heavy and needed[0]:
-            for_x = for_x.contiguous(memory_format=torch.channels_last)
-        for_weight = for_weight if matrix is None else matrix
-        return for_x, for_weight, for_bias
+        if heavy and rest[0]:
+            rest_x = rest_x.contiguous(memory_format=torch.channels_last)
+        return for_x if rest_x is None else rest_x, for_weight if rest_weight is None else rest_weight, for_bias
 
     def recorded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the same, recorded by autograd with this backward pass; ``x`` is kept."""
@@ -74,10 +86,15 @@ class Convolution(Form):
             self._by_taps(x, weight)
             or heavy_in_training(x, weight, self._numbers(x, weight))
             or weight_is_product(self.pixels(x), x, weight)
+            or (self._is_dense and winograd.gains(x.detach(), weight.detach(), self.padding))
         )
 
+    @property
+    def _is_dense(self) -> bool:
+        return self == Form(padding=self.padding)
+
     def _by_taps(self, x: Tensor, weight: Tensor) -> bool:
-        return self == Form(padding=self.padding) and gains(x, weight)
+        return self._is_dense and gains(x, weight)
 
     def _matrix_gradient(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
         bare = self.groups == 1 and (weight.shape[2:] == (1, 1) or tuple(self.dilation) == (1, 1))

@@ -1,0 +1,205 @@
+"""Tiles of 2×2 pixels, and the 16 points from which Winograd's F(2×2, 3×3) makes them: additions and halves.
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.1; the matrices are theirs. Maps
+have their channels last here, (N, H, W, C), and are float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+POINTS = 16
+"""Points of a tile: 4×4."""
+
+BLOCK, FEWEST = 2**16, 128
+"""Tiles of a block × channels in and out, for each thread, so that what is made of them stays in the processor's cache;
+and the fewest tiles, because products of fewer are slow."""
+WIDEST = 128
+"""Tiles of a block next to each other."""
+
+_HALVES = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+_TAPS = torch.kron(_HALVES, _HALVES)
+"""(16, 9): makes the 16 points of a kernel of its 9 taps (G of the paper, for rows and columns)."""
+_SIGNS = torch.tensor([1.0, 1.0, 1.0, -1.0])
+_FROM_POINTS = (_TAPS * torch.kron(_SIGNS, _SIGNS)[:, None]).t()
+"""(9, 16): the reverse for gradients, with the signs that :class:`Pairs` leaves out."""
+
+Step = Callable[[], Tensor]
+"""Writes one tensor that is made from others, which were read before."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the tiles of a batch's output are shared out: blocks of one size, which may hang over at the end.
+
+    Attributes:
+        images, height, width: of the output; pixels.
+        shape: images, and tiles down and across, of one block.
+    """
+
+    images: int
+    height: int
+    width: int
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, images: int, height: int, width: int, channels: int, fewest: int = FEWEST) -> Blocks:
+        """Return those of an output of so many ``images``, for ``channels`` in and out, of ``fewest`` tiles or more."""
+        most = max(BLOCK // channels, fewest) * torch.get_num_threads()
+        down, across = (height + 1) // 2, (width + 1) // 2
+        columns = _share(across, WIDEST)
+        rows = _share(down, max(1, most // columns))
+        whole = (rows, columns) == (down, across)
+        count = _share(images, max(1, most // (rows * columns))) if whole else 1
+        return cls(images, height, width, (count, rows, columns))
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles in one block."""
+        return math.prod(self.shape)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield for each block its first image, and its first row and column of pixels."""
+        count, rows, columns = self.shape
+        for image in range(0, self.images, count):
+            for row in range(0, self.height, 2 * rows):
+                for column in range(0, self.width, 2 * columns):
+                    yield image, row, column
+
+    def part(self, y: Tensor, start: tuple[int, int, int]) -> Tensor:
+        """Return what of ``y`` (N, H, W, O) lies in the block that begins there."""
+        (image, row, column), (count, rows, columns) = start, self.shape
+        return y[image : image + count, row : row + 2 * rows, column : column + 2 * columns]
+
+
+def tiles_of(images: int, height: int, width: int) -> int:
+    """Return how many tiles the output of a batch has."""
+    return images * ((height + 1) // 2) * ((width + 1) // 2)
+
+
+def _share(length: int, most: int) -> int:
+    """Return the length of the fewest equal parts of ``length``, of ``most`` at most."""
+    return math.ceil(length / math.ceil(length / most))
+
+
+class _Window:
+    """A part of a map (N, H, W, C) of one size, with zeros where it hangs over the border."""
+
+    def __init__(self, *shape: int) -> None:
+        self.pixels = torch.zeros(shape)
+        self._within: tuple[slice, ...] | None = None
+
+    def move(self, x: Tensor, start: Sequence[int]) -> None:
+        """Read the part that begins at ``start`` (image, row, column), which may be negative."""
+        spans = [
+            (first, max(0, first), min(first + length, size))
+            for first, length, size in zip(start, self.pixels.shape, x.shape, strict=False)
+        ]
+        within = tuple(slice(low - first, high - first) for first, low, high in spans)
+        if within != self._within:  # else the zeros are still where they were
+            self.pixels.zero_()
+            self._within = within
+        self.pixels[within] = x[tuple(slice(low, high) for _, low, high in spans)]
+
+
+class Windows:
+    """The points of the 4×4 pixels around each tile, of one block after the other (Bᵀ d B of the paper).
+
+    Args:
+        blocks: those of the output.
+        points: (4, 4, N, rows, columns, C) of a block, written to.
+    """
+
+    def __init__(self, blocks: Blocks, points: Tensor) -> None:
+        (count, rows, columns), channels = blocks.shape, points.shape[-1]
+        across = 2 * columns + 2
+        self._window = _Window(count, 2 * rows + 2, across, channels)
+        halfway = torch.empty(4, count, rows, across, channels)
+        self._steps = _of_fours(self._window.pixels, 1, halfway) + _of_fours(halfway, 3, points.transpose(0, 1))
+
+    def move(self, x: Tensor, start: Sequence[int]) -> None:
+        """Write the points of ``x`` (N, H, W, C) from ``start`` on: image, row and column, which may be negative."""
+        self._window.move(x, start)
+        for step in self._steps:
+            step()
+
+
+class Pairs:
+    """The points of the 2×2 pixels of each tile of a gradient, likewise (A y Aᵀ, but for the sign of the last ones)."""
+
+    def __init__(self, blocks: Blocks, points: Tensor) -> None:
+        (count, rows, columns), channels = blocks.shape, points.shape[-1]
+        self._window = _Window(count, 2 * rows, 2 * columns, channels)
+        halfway = torch.empty(4, count, rows, 2 * columns, channels)
+        self._steps = _of_twos(self._window.pixels, 1, halfway) + _of_twos(halfway, 3, points.transpose(0, 1))
+
+    move = Windows.move
+
+
+def _of_fours(x: Tensor, dim: int, out: Tensor) -> list[Step]:
+    """Return what makes the 4 points of every 4 pixels along ``dim``, which begin at every second."""
+    last = x.shape[dim] - 2
+    zeroth, first, second, third = (_every_second(x, dim, tap, tap + last) for tap in range(4))
+    return [
+        partial(torch.sub, zeroth, second, out=out[0]),
+        partial(torch.add, first, second, out=out[1]),
+        partial(torch.sub, second, first, out=out[2]),
+        partial(torch.sub, first, third, out=out[3]),
+    ]
+
+
+def _of_twos(x: Tensor, dim: int, out: Tensor) -> list[Step]:
+    """Return what makes the 4 points of every 2 pixels along ``dim``."""
+    even, odd = (_every_second(x, dim, tap, x.shape[dim]) for tap in range(2))
+    return [
+        partial(out[0].copy_, even),
+        partial(torch.add, even, odd, out=out[1]),
+        partial(torch.sub, even, odd, out=out[2]),
+        partial(out[3].copy_, odd),
+    ]
+
+
+def _every_second(x: Tensor, dim: int, start: int, stop: int) -> Tensor:
+    return x[(slice(None),) * dim + (slice(start, stop, 2),)]
+
+
+def gather(points: Tensor, out: Tensor) -> None:
+    """Write the 2×2 pixels of all tiles (Aᵀ m A of the paper).
+
+    Args:
+        points: (N, rows, columns, 4, 4, O), which are overwritten.
+        out: (N, H, W, O), of up to 2 rows × 2 columns; what hangs over is left out.
+    """
+    zeroth, first, second, third = points[: len(out)].unbind(3)
+    lower = (first - second).sub_(third)
+    upper = zeroth.add_(first).add_(second)
+    for down, half in enumerate((upper, lower)):
+        lines = out[:, down::2]
+        even, odd = lines[:, :, ::2], lines[:, :, 1::2]
+        zeroth, first, second, third = half[:, : lines.shape[1]].unbind(3)
+        odds = slice(odd.shape[2])
+        torch.sub((first - second)[:, :, odds], third[:, :, odds], out=odd)
+        torch.add(zeroth.add_(first), second, out=even)
+
+
+def points_of_kernel(weight: Tensor, turned: bool = False) -> Tensor:
+    """Return the points (16, O, C) of a 3×3 kernel (O, C, 3, 3).
+
+    Args:
+        weight: the kernel.
+        turned: by half a turn, as for the gradient of a convolution's input.
+    """
+    taps = _TAPS.flip(1) if turned else _TAPS
+    return torch.mm(taps, weight.reshape(-1, 9).t()).view(POINTS, *weight.shape[:2])
+
+
+def kernel_of_points(points: Tensor) -> Tensor:
+    """Return the gradient (O, C, 3, 3) of a kernel from that of its points (16, O, C), as :class:`Pairs` gives it."""
+    taps = torch.mm(_FROM_POINTS, points.view(POINTS, -1))  # far faster than to write the transpose at once
+    return taps.t().contiguous().view(*points.shape[1:], 3, 3)

@@ -1,0 +1,211 @@
+"""3×3 convolutions of many channels on the CPU, with 2.25 times fewer multiplications: Winograd's F(2×2, 3×3).
+
+Each 2×2 pixels of the output are made of 4×4 pixels of the input by way of 16 products for each pair of channels, where
+the definition needs 36; :mod:`unetzoo.nn.tiles` has the additions before and after. Each sum has as many terms as there
+are channels, in place of nine times as many, so rounding errors are smaller than those of oneDNN's own convolution. No
+pixel of the output reads one that the definition does not. But where much larger pixels cancel beside it, it is
+rounded as they are; and what is infinite in the input becomes NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unetzoo.nn.pointwise import multiplies
+from unetzoo.nn.programs import of_several, only_backward
+from unetzoo.nn.tiles import POINTS, Blocks, Pairs, Windows, gather, kernel_of_points, points_of_kernel, tiles_of
+
+MANY = 512
+"""Tiles of a batch from which the points of a kernel are brought into oneDNN's order, for products of one block after
+the other; up to here all tiles are one block."""
+
+CHANNELS, CHANNELS_OF_KERNEL = 40, 32
+"""C · O / (C + O) from which this is faster than oneDNN's convolution: the products it saves per addition it makes; and
+for the gradient of a kernel, of many tiles."""
+MANY_OF_KERNEL = 2048
+"""These."""
+FEWEST_TILES, FEWEST_KEPT = 128, 32
+"""Tiles of a batch from which this is so; and with a kernel that is kept in oneDNN's order."""
+WORK = 2 * 10**8
+"""Multiplications and additions of the definition, for each thread, from which Python's share does not matter."""
+
+Packed = Callable[[Sequence[int]], Tensor]
+"""Returns what :func:`packed_points` makes for maps of a size (N, 16 × C, rows, columns)."""
+
+
+def gains(x: Tensor, weight: Tensor, padding: Sequence[int], bias: Tensor | None = None, kept: bool = False) -> bool:
+    """Whether :func:`by_points` is the faster way, and nothing asks for derivatives of it.
+
+    Args:
+        x, weight, padding, bias: of a convolution with stride and dilation 1 and one group.
+        kept: whether what is made of the weight is kept.
+    """
+    if weight.shape[2:] != (3, 3) or max(padding) > 2:
+        return False
+    tiles = _tiles(x, padding)
+    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not _enough(tiles, weight, CHANNELS):
+        return False
+    tensors = [x, weight] if bias is None else [x, weight, bias]
+    recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not recorded and only_backward(*tensors) and _computes(x, weight)
+
+
+def gains_backward(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> tuple[bool, bool]:
+    """Whether :func:`input_gradient` and :func:`kernel_gradient` are the faster ways."""
+    if weight.shape[2:] != (3, 3) or max(padding) > 2 or torch.is_grad_enabled() or of_several(grad):
+        return False, False
+    of_input, of_kernel = _tiles(grad, [2 - side for side in padding]), _tiles(x, padding)
+    least = CHANNELS_OF_KERNEL if of_kernel >= MANY_OF_KERNEL else CHANNELS
+    enough = (
+        of_input >= FEWEST_TILES and _enough(of_input, weight, CHANNELS),
+        of_kernel >= FEWEST_TILES and _enough(of_kernel, weight, least),
+    )
+    return enough if any(enough) and _computes(x, weight) else (False, False)
+
+
+def _enough(tiles: int, weight: Tensor, least: int) -> bool:
+    out_channels, channels = weight.shape[:2]
+    pairs = channels * out_channels
+    return pairs >= least * (channels + out_channels) and 36 * pairs * tiles >= WORK * torch.get_num_threads()
+
+
+def _computes(x: Tensor, weight: Tensor) -> bool:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return last and multiplies(x, weight) and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
+
+
+def _tiles(x: Tensor, padding: Sequence[int]) -> int:
+    return tiles_of(len(x), x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2)
+
+
+def by_points(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    padding: Sequence[int] = (1, 1),
+    packed: Packed | None = None,
+    add: Tensor | None = None,
+    act: Callable[[Tensor], object] | None = None,
+) -> Tensor:
+    """Return ``act(conv(x) + add)``, (N, O, H, W), channels last.
+
+    Args:
+        x: (N, C, H', W').
+        weight: (O, C, 3, 3).
+        bias: (O,), or None.
+        padding: of zeros, down and across.
+        packed: of an optimised copy, which keeps what is made of the weight; None: it is made here.
+        add: (N, O, H, W), or None.
+        act: applied in place.
+    """
+    products = _products(x, weight, padding, turned=False, packed=packed)
+    return _convolved(x, padding, products, bias, add, act)
+
+
+def input_gradient(grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    """Return the gradient of a convolution's input, (N, C, H', W'), from that of its result, (N, O, H, W)."""
+    padding = [2 - side for side in padding]
+    return _convolved(grad, padding, _products(grad, weight, padding, turned=True))
+
+
+def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
+    """Return the gradient of a convolution's weight, (O, C, 3, 3), from its input (N, C, H', W') and ``grad``."""
+    (images, out_channels, *size), channels = grad.shape, x.shape[1]
+    blocks = Blocks.of(images, *size, channels + out_channels, fewest=MANY)
+    of_x, of_grad = (torch.empty(4, 4, *blocks.shape, width) for width in (channels, out_channels))
+    windows, pairs = Windows(blocks, of_x), Pairs(blocks, of_grad)
+    rows, columns = (points.view(POINTS, blocks.tiles, -1) for points in (of_grad, of_x))
+    found, before = torch.empty(POINTS, out_channels, channels), 0.0
+    for image, row, column in blocks:
+        windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
+        pairs.move(grad.permute(0, 2, 3, 1), (image, row, column))
+        found.baddbmm_(rows.transpose(1, 2), columns, beta=before)
+        before = 1.0
+    return kernel_of_points(found)
+
+
+class _KeptInOrder:
+    """Products of the points of one block after the other with a kernel that is in oneDNN's order."""
+
+    def __init__(self, blocks: Blocks, channels: int, out_channels: int, packed: Packed) -> None:
+        self.blocks, self.out_channels = blocks, out_channels
+        self._buffer = torch.empty(*blocks.shape, 4, 4, channels)
+        self._map = self._buffer.flatten(3).permute(0, 3, 1, 2)
+        self._kernel = packed(self._map.shape)
+        self.points = self._buffer.permute(3, 4, 0, 1, 2, 5)
+
+    def __call__(self) -> Tensor:
+        """Return the products (N, rows, columns, 4, 4, O) of what was written to ``points``."""
+        found = torch.ops.mkldnn._convolution_pointwise.default(self._map, self._kernel, None, *_FORM, "none", [], "")
+        return found.permute(0, 2, 3, 1).view(*self.blocks.shape, 4, 4, self.out_channels)
+
+
+class _AsTheyAre:
+    """The same with a kernel (16, C, O) in any order."""
+
+    def __init__(self, blocks: Blocks, kernel: Tensor) -> None:
+        _, channels, self.out_channels = kernel.shape
+        self.blocks = blocks
+        self.points = torch.empty(4, 4, *blocks.shape, channels)
+        self._rows, self._kernel = self.points.view(POINTS, -1, channels), kernel
+        self._found = torch.empty(POINTS, blocks.tiles, self.out_channels)
+
+    def __call__(self) -> Tensor:
+        torch.bmm(self._rows, self._kernel, out=self._found)
+        return self._found.view(4, 4, *self.blocks.shape, self.out_channels).permute(2, 3, 4, 0, 1, 5)
+
+
+_FORM = ((0, 0), (1, 1), (1, 1), POINTS)
+
+
+def packed_points(points: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the points (16, O, C) of a kernel in oneDNN's order for maps (N, 16 × C, rows, columns)."""
+    kernel = points.flatten(0, 1)[:, :, None, None]
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(kernel, *_FORM, list(size))
+    return packed
+
+
+def _products(
+    x: Tensor, weight: Tensor, padding: Sequence[int], turned: bool, packed: Packed | None = None
+) -> _KeptInOrder | _AsTheyAre:
+    """Return what multiplies for a convolution of ``x`` with ``weight``, or, turned, for that of a gradient."""
+    (images, channels, height, width), both = x.shape, sum(weight.shape[:2])
+    size = height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
+    if packed is None and tiles_of(images, *size) < MANY:
+        kernel = points_of_kernel(weight, turned)
+        return _AsTheyAre(Blocks.of(images, *size, both, fewest=MANY), kernel if turned else kernel.transpose(1, 2))
+    if packed is None:
+        kernel = points_of_kernel(weight.transpose(0, 1) if turned else weight, turned)
+        packed = partial(packed_points, kernel)
+    return _KeptInOrder(Blocks.of(images, *size, both), channels, both - channels, packed)
+
+
+def _convolved(
+    x: Tensor,
+    padding: Sequence[int],
+    products: _KeptInOrder | _AsTheyAre,
+    bias: Tensor | None = None,
+    add: Tensor | None = None,
+    act: Callable[[Tensor], object] | None = None,
+) -> Tensor:
+    blocks, windows = products.blocks, Windows(products.blocks, products.points)
+    # Not a view of what is written below: autograd does not let sums be added in place to a view.
+    shape = (blocks.images, products.out_channels, blocks.height, blocks.width)
+    out = torch.empty(shape, memory_format=torch.channels_last)
+    of_x, of_out, of_add = (None if y is None else y.permute(0, 2, 3, 1) for y in (x, out, add))
+    for image, row, column in blocks:
+        windows.move(of_x, (image, row - padding[0], column - padding[1]))
+        found = products()
+        if bias is not None:
+            found[:, :, :, 1, 1] += bias  # which comes to all four pixels as it is
+        part = blocks.part(of_out, (image, row, column))
+        gather(found, part)
+        if of_add is not None:
+            part += blocks.part(of_add, (image, row, column))
+        if act is not None:
+            act(part)
+    return out
