@@ -82,22 +82,24 @@ class Packs:
             found = self._made[key] = make()
         return found
 
-    def of_size(self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Tensor]) -> Tensor:
+    def of_size(
+        self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
         """Return what ``make()`` packed for maps of this size, or for others in the same order; made once for each.
 
         oneDNN's order of a weight depends on the size, and on the number of threads. In another one than it asks for, a
         weight is reordered at each call, by code that takes up to a hundred times as long as the convolution.
         """
         threads = torch.get_num_threads()
-        sizes: dict[torch.Size, Tensor] = self.made((name, threads, "sizes"), weight, dict)
-        orders: dict[bytes, Tensor] = self.made((name, "orders"), weight, dict)
+        sizes: dict[torch.Size, Sequence[Tensor]] = self.made((name, threads, "sizes"), weight, dict)
+        orders: dict[bytes, Sequence[Tensor]] = self.made((name, "orders"), weight, dict)
         found = sizes.get(size)
         if found is None:
             packed = make()
             if len(sizes) >= MOST_SIZES or len(orders) > MOST_ORDERS:
                 sizes.clear()
                 orders.clear()
-            found = sizes[size] = orders.setdefault(_order(packed), packed)
+            found = sizes[size] = orders.setdefault(_order(packed[0]), packed)
         return found
 
     def __deepcopy__(self, memo: object) -> Packs:
@@ -146,7 +148,7 @@ def convolved(
     if few and form.is_bare and kernel.shape[2:] == (1, 1) and add is None:
         return by_product(x, kernel, bias, _attribute(after))
     if few:
-        kernel = packs.of_size((name, form), weight, x.shape, lambda: _packed(make(weight), form, x.shape))
+        (kernel,) = packs.of_size((name, form), weight, x.shape, lambda: [_packed(make(weight), form, x.shape)])
     if not fast:
         return _plain(x, kernel, bias, form, after, add)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -182,10 +184,19 @@ def _by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, packs: 
 
 
 def _by_points(
-    x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, packs: Packs, after: nn.Module | None, add: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    form: Form,
+    packs: Packs,
+    after: nn.Module | None,
+    add: Tensor | None,
 ) -> Tensor:
-    def packed(size: Sequence[int]) -> Tensor:
-        return packs.of_size("points", weight, torch.Size(size), lambda: winograd.packed_points(points_of_kernel(weight), size))
+    def packed(size: Sequence[int]) -> Sequence[Tensor]:
+        def make() -> Sequence[Tensor]:
+            return winograd.packed_points(points_of_kernel(weight), size)
+
+        return packs.of_size("points", weight, torch.Size(size), make)
 
     return winograd.by_points(x, weight, bias, form.padding, packed, add, _in_place(after))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 POINTS = 16
 """Points of a tile: 4×4."""
 
-BLOCK, FEWEST = 2**16, 128
+BLOCK, FEWEST = 2**17, 256
 """Tiles of a block × channels in and out, for each thread, so that what is made of them stays in the processor's cache;
 and the fewest tiles, because products of fewer are slow."""
 WIDEST = 128
@@ -113,36 +113,39 @@ class Windows:
 
     Args:
         blocks: those of the output.
-        points: (4, 4, N, rows, columns, C) of a block, written to.
+        points: for each of the four rows of points, (4, N, rows, columns, C) of a block, to which it is written; it may
+            be the same for all.
     """
 
-    def __init__(self, blocks: Blocks, points: Tensor) -> None:
-        (count, rows, columns), channels = blocks.shape, points.shape[-1]
-        across = 2 * columns + 2
-        self._window = _Window(count, 2 * rows + 2, across, channels)
-        halfway = torch.empty(4, count, rows, across, channels)
-        self._steps = _of_fours(self._window.pixels, 1, halfway) + _of_fours(halfway, 3, points.transpose(0, 1))
+    def __init__(self, blocks: Blocks, points: Sequence[Tensor]) -> None:
+        (count, rows, columns), channels = blocks.shape, points[0].shape[-1]
+        self._window = _Window(count, 2 * rows + 2, 2 * columns + 2, channels)
+        halfway = torch.empty(count, rows, 2 * columns + 2, channels)
+        down = _of_fours(self._window.pixels, 1, [halfway] * 4)
+        self._steps = [[step, *_of_fours(halfway, 2, row)] for step, row in zip(down, points, strict=True)]
 
     def move(self, x: Tensor, start: Sequence[int]) -> None:
-        """Write the points of ``x`` (N, H, W, C) from ``start`` on: image, row and column, which may be negative."""
+        """Take ``x`` (N, H, W, C) from ``start`` on: image, row and column, which may be negative."""
         self._window.move(x, start)
-        for step in self._steps:
+
+    def write(self, row: int) -> None:
+        """Write one of the four rows of points."""
+        for step in self._steps[row]:
             step()
 
 
-class Pairs:
+class Pairs(Windows):
     """The points of the 2×2 pixels of each tile of a gradient, likewise (A y Aᵀ, but for the sign of the last ones)."""
 
-    def __init__(self, blocks: Blocks, points: Tensor) -> None:
-        (count, rows, columns), channels = blocks.shape, points.shape[-1]
+    def __init__(self, blocks: Blocks, points: Sequence[Tensor]) -> None:
+        (count, rows, columns), channels = blocks.shape, points[0].shape[-1]
         self._window = _Window(count, 2 * rows, 2 * columns, channels)
-        halfway = torch.empty(4, count, rows, 2 * columns, channels)
-        self._steps = _of_twos(self._window.pixels, 1, halfway) + _of_twos(halfway, 3, points.transpose(0, 1))
+        halfway = torch.empty(count, rows, 2 * columns, channels)
+        down = _of_twos(self._window.pixels, 1, [halfway] * 4)
+        self._steps = [[step, *_of_twos(halfway, 2, row)] for step, row in zip(down, points, strict=True)]
 
-    move = Windows.move
 
-
-def _of_fours(x: Tensor, dim: int, out: Tensor) -> list[Step]:
+def _of_fours(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
     """Return what makes the 4 points of every 4 pixels along ``dim``, which begin at every second."""
     last = x.shape[dim] - 2
     zeroth, first, second, third = (_every_second(x, dim, tap, tap + last) for tap in range(4))
@@ -154,7 +157,7 @@ def _of_fours(x: Tensor, dim: int, out: Tensor) -> list[Step]:
     ]
 
 
-def _of_twos(x: Tensor, dim: int, out: Tensor) -> list[Step]:
+def _of_twos(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
     """Return what makes the 4 points of every 2 pixels along ``dim``."""
     even, odd = (_every_second(x, dim, tap, x.shape[dim]) for tap in range(2))
     return [
@@ -169,23 +172,34 @@ def _every_second(x: Tensor, dim: int, start: int, stop: int) -> Tensor:
     return x[(slice(None),) * dim + (slice(start, stop, 2),)]
 
 
-def gather(points: Tensor, out: Tensor) -> None:
-    """Write the 2×2 pixels of all tiles (Aᵀ m A of the paper).
+class Outputs:
+    """The 2×2 pixels of the tiles of one block after the other, from their products (Aᵀ m A of the paper)."""
 
-    Args:
-        points: (N, rows, columns, 4, 4, O), which are overwritten.
-        out: (N, H, W, O), of up to 2 rows × 2 columns; what hangs over is left out.
-    """
-    zeroth, first, second, third = points[: len(out)].unbind(3)
-    lower = (first - second).sub_(third)
-    upper = zeroth.add_(first).add_(second)
-    for down, half in enumerate((upper, lower)):
-        lines = out[:, down::2]
-        even, odd = lines[:, :, ::2], lines[:, :, 1::2]
-        zeroth, first, second, third = half[:, : lines.shape[1]].unbind(3)
-        odds = slice(odd.shape[2])
-        torch.sub((first - second)[:, :, odds], third[:, :, odds], out=odd)
-        torch.add(zeroth.add_(first), second, out=even)
+    def __init__(self, blocks: Blocks, channels: int) -> None:
+        shape = (*blocks.shape, 2, channels)
+        self._sums = torch.empty(3, *shape)
+        self._halves = [half.unbind(3) for half in self._sums]
+
+    def read(self, row: int, products: Sequence[Tensor]) -> None:
+        """Take the products of one row of points: four of (N, rows, columns, O)."""
+        zeroth, first, second, third = products
+        even, odd = self._halves[min(row, 2)]
+        torch.sub(first, second, out=odd).sub_(third)
+        torch.add(zeroth, first, out=even).add_(second)
+        upper, lower, last = self._sums
+        if row == 1:
+            upper += lower
+        elif row == 2:
+            upper += last
+            lower -= last
+        elif row == 3:
+            lower -= last
+
+    def write(self, out: Tensor) -> None:
+        """Write all pixels to ``out`` (N, H, W, O), of up to 2 rows × 2 columns; what hangs over is left out."""
+        for down, half in enumerate(self._sums[:2]):
+            lines = out[:, down::2]
+            lines.copy_(half.flatten(2, 3)[: len(lines), : lines.shape[1], : lines.shape[2]])
 
 
 def points_of_kernel(weight: Tensor, turned: bool = False) -> Tensor:

@@ -9,7 +9,7 @@ rounded as they are; and what is infinite in the input becomes NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -17,23 +17,23 @@ from torch import Tensor
 
 from unetzoo.nn.pointwise import multiplies
 from unetzoo.nn.programs import of_several, only_backward
-from unetzoo.nn.tiles import POINTS, Blocks, Pairs, Windows, gather, kernel_of_points, points_of_kernel, tiles_of
+from unetzoo.nn.tiles import POINTS, Blocks, Outputs, Pairs, Windows, kernel_of_points, points_of_kernel, tiles_of
 
 MANY = 512
 """Tiles of a batch from which the points of a kernel are brought into oneDNN's order, for products of one block after
 the other; up to here all tiles are one block."""
 
-CHANNELS, CHANNELS_OF_KERNEL = 40, 32
-"""C · O / (C + O) from which this is faster than oneDNN's convolution: the products it saves per addition it makes; and
-for the gradient of a kernel, of many tiles."""
-MANY_OF_KERNEL = 2048
-"""These."""
+CHANNELS, CHANNELS_OF_THREADS = 40, 80
+"""C · O / (C + O) from which this is faster than oneDNN's convolution: the products that are saved for each addition that
+is made; and with several threads, which wait for each other after each of many short operators."""
+CHANNELS_OF_KERNEL, MANY_OF_KERNEL = 32, 2048
+"""The same for gradients of kernels with a single thread, where oneDNN is slower; and tiles from which this is so."""
+WORK, WORK_OF_THREADS = 25 * 10**7, 4 * 10**8
+"""Multiplications of the definition for each thread, from which Python's share does not matter."""
 FEWEST_TILES, FEWEST_KEPT = 128, 32
-"""Tiles of a batch from which this is so; and with a kernel that is kept in oneDNN's order."""
-WORK = 2 * 10**8
-"""Multiplications and additions of the definition, for each thread, from which Python's share does not matter."""
+"""Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
 
-Packed = Callable[[Sequence[int]], Tensor]
+Packed = Callable[[Sequence[int]], Sequence[Tensor]]
 """Returns what :func:`packed_points` makes for maps of a size (N, 16 × C, rows, columns)."""
 
 
@@ -47,7 +47,7 @@ def gains(x: Tensor, weight: Tensor, padding: Sequence[int], bias: Tensor | None
     if weight.shape[2:] != (3, 3) or max(padding) > 2:
         return False
     tiles = _tiles(x, padding)
-    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not _enough(tiles, weight, CHANNELS):
+    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not _enough(tiles, weight):
         return False
     tensors = [x, weight] if bias is None else [x, weight, bias]
     recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
@@ -61,16 +61,16 @@ def gains_backward(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[in
     of_input, of_kernel = _tiles(grad, [2 - side for side in padding]), _tiles(x, padding)
     least = CHANNELS_OF_KERNEL if of_kernel >= MANY_OF_KERNEL else CHANNELS
     enough = (
-        of_input >= FEWEST_TILES and _enough(of_input, weight, CHANNELS),
+        of_input >= FEWEST_TILES and _enough(of_input, weight),
         of_kernel >= FEWEST_TILES and _enough(of_kernel, weight, least),
     )
     return enough if any(enough) and _computes(x, weight) else (False, False)
 
 
-def _enough(tiles: int, weight: Tensor, least: int) -> bool:
-    out_channels, channels = weight.shape[:2]
-    pairs = channels * out_channels
-    return pairs >= least * (channels + out_channels) and 36 * pairs * tiles >= WORK * torch.get_num_threads()
+def _enough(tiles: int, weight: Tensor, least: int = CHANNELS) -> bool:
+    threads, pairs = torch.get_num_threads(), weight.shape[0] * weight.shape[1]
+    least, work = (least, WORK) if threads == 1 else (CHANNELS_OF_THREADS, WORK_OF_THREADS * threads)
+    return pairs >= least * (weight.shape[0] + weight.shape[1]) and 36 * pairs * tiles >= work
 
 
 def _computes(x: Tensor, weight: Tensor) -> bool:
@@ -116,32 +116,46 @@ def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
     """Return the gradient of a convolution's weight, (O, C, 3, 3), from its input (N, C, H', W') and ``grad``."""
     (images, out_channels, *size), channels = grad.shape, x.shape[1]
     blocks = Blocks.of(images, *size, channels + out_channels, fewest=MANY)
-    of_x, of_grad = (torch.empty(4, 4, *blocks.shape, width) for width in (channels, out_channels))
-    windows, pairs = Windows(blocks, of_x), Pairs(blocks, of_grad)
-    rows, columns = (points.view(POINTS, blocks.tiles, -1) for points in (of_grad, of_x))
+    at_once = 4 if blocks.tiles >= tiles_of(images, *size) else 1  # rows of points: memory for more speed if few
+    of_x, of_grad = (torch.empty(at_once, 4, *blocks.shape, width) for width in (channels, out_channels))
+    windows, pairs = (kind(blocks, [*points] * (4 // at_once)) for kind, points in ((Windows, of_x), (Pairs, of_grad)))
+    rows, columns = (points.view(4 * at_once, blocks.tiles, -1) for points in (of_grad, of_x))
     found, before = torch.empty(POINTS, out_channels, channels), 0.0
     for image, row, column in blocks:
         windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
         pairs.move(grad.permute(0, 2, 3, 1), (image, row, column))
-        found.baddbmm_(rows.transpose(1, 2), columns, beta=before)
+        for first, part in zip(range(0, 4, at_once), found.split(4 * at_once), strict=True):
+            for number in range(first, first + at_once):
+                windows.write(number)
+                pairs.write(number)
+            part.baddbmm_(rows.transpose(1, 2), columns, beta=before)
         before = 1.0
     return kernel_of_points(found)
 
 
 class _KeptInOrder:
-    """Products of the points of one block after the other with a kernel that is in oneDNN's order."""
+    """Products of the points of one block after the other with a kernel that is in oneDNN's order.
+
+    Attributes:
+        blocks: those of the output.
+        out_channels: O.
+        points: for each row of points, where it is to be written.
+    """
 
     def __init__(self, blocks: Blocks, channels: int, out_channels: int, packed: Packed) -> None:
         self.blocks, self.out_channels = blocks, out_channels
-        self._buffer = torch.empty(*blocks.shape, 4, 4, channels)
-        self._map = self._buffer.flatten(3).permute(0, 3, 1, 2)
-        self._kernel = packed(self._map.shape)
-        self.points = self._buffer.permute(3, 4, 0, 1, 2, 5)
+        buffer = torch.empty(*blocks.shape, 4, channels)
+        self.points = [buffer.permute(3, 0, 1, 2, 4)] * 4
+        self._map = buffer.flatten(3).permute(0, 3, 1, 2)
+        self._kernels = packed(self._map.shape)
 
-    def __call__(self) -> Tensor:
-        """Return the products (N, rows, columns, 4, 4, O) of what was written to ``points``."""
-        found = torch.ops.mkldnn._convolution_pointwise.default(self._map, self._kernel, None, *_FORM, "none", [], "")
-        return found.permute(0, 2, 3, 1).view(*self.blocks.shape, 4, 4, self.out_channels)
+    def of_rows(self, write: Callable[[int], object]) -> Iterator[Sequence[Tensor]]:
+        """Yield the products, four of (N, rows, columns, O), of each row of points that ``write`` writes."""
+        for row, kernel in enumerate(self._kernels):
+            write(row)
+            how = (None, *_FORM, "none", [], "")
+            found = torch.ops.mkldnn._convolution_pointwise.default(self._map, kernel, *how)
+            yield found.permute(0, 2, 3, 1).split(self.out_channels, 3)
 
 
 class _AsTheyAre:
@@ -149,24 +163,29 @@ class _AsTheyAre:
 
     def __init__(self, blocks: Blocks, kernel: Tensor) -> None:
         _, channels, self.out_channels = kernel.shape
-        self.blocks = blocks
-        self.points = torch.empty(4, 4, *blocks.shape, channels)
-        self._rows, self._kernel = self.points.view(POINTS, -1, channels), kernel
-        self._found = torch.empty(POINTS, blocks.tiles, self.out_channels)
+        self.blocks, self._kernel = blocks, kernel
+        points, self._found = (torch.empty(4, 4, *blocks.shape, width) for width in (channels, self.out_channels))
+        self.points = points.unbind()
+        self._rows, self._out = (x.view(POINTS, blocks.tiles, -1) for x in (points, self._found))
 
-    def __call__(self) -> Tensor:
-        torch.bmm(self._rows, self._kernel, out=self._found)
-        return self._found.view(4, 4, *self.blocks.shape, self.out_channels).permute(2, 3, 4, 0, 1, 5)
+    def of_rows(self, write: Callable[[int], object]) -> Iterator[Sequence[Tensor]]:
+        """Yield the same."""
+        for row in range(4):
+            write(row)
+        torch.bmm(self._rows, self._kernel, out=self._out)
+        for found in self._found:
+            yield found.unbind()
 
 
-_FORM = ((0, 0), (1, 1), (1, 1), POINTS)
+_FORM = ((0, 0), (1, 1), (1, 1), 4)
 
 
-def packed_points(points: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the points (16, O, C) of a kernel in oneDNN's order for maps (N, 16 × C, rows, columns)."""
-    kernel = points.flatten(0, 1)[:, :, None, None]
-    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(kernel, *_FORM, list(size))
-    return packed
+def packed_points(points: Tensor, size: Sequence[int]) -> Sequence[Tensor]:
+    """Return the points (16, O, C) of a kernel in oneDNN's order for maps (N, 4 × C, rows, columns): row by row."""
+    return [
+        torch.ops.mkldnn._reorder_convolution_weight(row.flatten(0, 1)[:, :, None, None], *_FORM, list(size))
+        for row in points.split(4)
+    ]
 
 
 def _products(
@@ -193,17 +212,19 @@ def _convolved(
     act: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     blocks, windows = products.blocks, Windows(products.blocks, products.points)
+    outputs = Outputs(blocks, products.out_channels)
     # Not a view of what is written below: autograd does not let sums be added in place to a view.
     shape = (blocks.images, products.out_channels, blocks.height, blocks.width)
     out = torch.empty(shape, memory_format=torch.channels_last)
     of_x, of_out, of_add = (None if y is None else y.permute(0, 2, 3, 1) for y in (x, out, add))
     for image, row, column in blocks:
         windows.move(of_x, (image, row - padding[0], column - padding[1]))
-        found = products()
-        if bias is not None:
-            found[:, :, :, 1, 1] += bias  # which comes to all four pixels as it is
+        for number, found in enumerate(products.of_rows(windows.write)):
+            if bias is not None and number == 1:
+                found[1].add_(bias)  # which comes to all four pixels as it is
+            outputs.read(number, found)
         part = blocks.part(of_out, (image, row, column))
-        gather(found, part)
+        outputs.write(part)
         if of_add is not None:
             part += blocks.part(of_add, (image, row, column))
         if act is not None:
