@@ -288,7 +288,8 @@ def _taken_together(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     """Return the maps as the backward pass takes them, of the weight's type: each alone, or one of them all."""
     pixels, blocks = maps[0][:, 0].numel(), all(x.shape[1] % BLOCK == 0 for x in maps)
     enough = pixels >= FEWEST_PIXELS.get(weight.dtype, math.inf)
-    if blocks and enough and weight.device.type == "cpu" and not transformed():
+    alone = blocks and enough and weight.device.type == "cpu" and not transformed()
+    if alone and not winograd.pays(pixels // 4, weight):  # which is faster with all channels together
         return [x.to(weight.dtype) for x in maps]
     return [_joined(maps, weight)]
 

@@ -53,15 +53,9 @@ class Convolution(Form):
         """Return the gradients of x, weight and bias, None for those that are not needed."""
         if self._by_taps(x, weight) and not of_several(grad):
             return few_output_gradients(grad, x, weight, self.padding, needed)
-        by_points = winograd.gains_backward(grad, x, weight, self.padding) if self._is_dense else (False, False)
-        for_x, for_weight = None, None
-        if needed[0] and by_points[0]:
-            for_x = winograd.input_gradient(grad, weight, self.padding)
-        if needed[1]:
-            if by_points[1]:
-                for_weight = winograd.kernel_gradient(grad, x, self.padding)
-            else:
-                for_weight = self._matrix_gradient(grad, x, weight)
+        ways = self._ways(x, weight) if not (torch.is_grad_enabled() or of_several(grad)) else winograd.Ways()
+        for_x = winograd.input_gradient(grad, weight, self.padding) if needed[0] and ways.input_gradient else None
+        for_weight = self._weight_gradient(grad, x, weight, ways.kernel_gradient) if needed[1] else None
         rest = (needed[0] and for_x is None, needed[1] and for_weight is None, needed[2])
         if not any(rest):
             return for_x, for_weight, None
@@ -86,17 +80,23 @@ class Convolution(Form):
             self._by_taps(x, weight)
             or heavy_in_training(x, weight, self._numbers(x, weight))
             or weight_is_product(self.pixels(x), x, weight)
-            or (self._is_dense and winograd.gains(x.detach(), weight.detach(), self.padding))
+            or any(self._ways(x, weight))
         )
 
     @property
     def _is_dense(self) -> bool:
         return self == Form(padding=self.padding)
 
+    def _ways(self, x: Tensor, weight: Tensor) -> winograd.Ways:
+        return winograd.ways_in_training(x, weight, self.padding) if self._is_dense else winograd.Ways()
+
     def _by_taps(self, x: Tensor, weight: Tensor) -> bool:
         return self._is_dense and gains(x, weight)
 
-    def _matrix_gradient(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+    def _weight_gradient(self, grad: Tensor, x: Tensor, weight: Tensor, by_points: bool) -> Tensor | None:
+        """Return the gradient of the weight if there is a faster way than torch's own."""
+        if by_points:
+            return winograd.kernel_gradient(grad, x, self.padding)
         bare = self.groups == 1 and (weight.shape[2:] == (1, 1) or tuple(self.dilation) == (1, 1))
         return weight_gradient(grad, x, weight, self.stride, self.padding) if bare else None
 

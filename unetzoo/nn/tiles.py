@@ -122,7 +122,7 @@ class Windows:
         self._window = _Window(count, 2 * rows + 2, 2 * columns + 2, channels)
         halfway = torch.empty(count, rows, 2 * columns + 2, channels)
         down = _of_fours(self._window.pixels, 1, [halfway] * 4)
-        self._steps = [[step, *_of_fours(halfway, 2, row)] for step, row in zip(down, points, strict=True)]
+        self._steps = [[step, *_of_fours(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
 
     def move(self, x: Tensor, start: Sequence[int]) -> None:
         """Take ``x`` (N, H, W, C) from ``start`` on: image, row and column, which may be negative."""
@@ -142,7 +142,7 @@ class Pairs(Windows):
         self._window = _Window(count, 2 * rows, 2 * columns, channels)
         halfway = torch.empty(count, rows, 2 * columns, channels)
         down = _of_twos(self._window.pixels, 1, [halfway] * 4)
-        self._steps = [[step, *_of_twos(halfway, 2, row)] for step, row in zip(down, points, strict=True)]
+        self._steps = [[step, *_of_twos(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
 
 
 def _of_fours(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:

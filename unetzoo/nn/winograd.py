@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from unetzoo.nn.pointwise import multiplies
-from unetzoo.nn.programs import of_several, only_backward
+from unetzoo.nn.programs import only_backward, transformed
 from unetzoo.nn.tiles import POINTS, Blocks, Outputs, Pairs, Windows, kernel_of_points, points_of_kernel, tiles_of
 
 MANY = 512
@@ -24,8 +25,8 @@ MANY = 512
 the other; up to here all tiles are one block."""
 
 CHANNELS, CHANNELS_OF_THREADS = 40, 80
-"""C · O / (C + O) from which this is faster than oneDNN's convolution: the products that are saved for each addition that
-is made; and with several threads, which wait for each other after each of many short operators."""
+"""C · O / (C + O) from which this is faster than oneDNN's convolution: the products saved for each addition; and with
+several threads, which wait for each other after each of many short operators."""
 CHANNELS_OF_KERNEL, MANY_OF_KERNEL = 32, 2048
 """The same for gradients of kernels with a single thread, where oneDNN is slower; and tiles from which this is so."""
 WORK, WORK_OF_THREADS = 25 * 10**7, 4 * 10**8
@@ -34,7 +35,15 @@ FEWEST_TILES, FEWEST_KEPT = 128, 32
 """Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
 
 Packed = Callable[[Sequence[int]], Sequence[Tensor]]
-"""Returns what :func:`packed_points` makes for maps of a size (N, 16 × C, rows, columns)."""
+"""Returns what :func:`packed_points` makes for maps of a size (N, 4 × C, rows, columns)."""
+
+
+class Ways(NamedTuple):
+    """Which functions of this module are the faster ways to a convolution and to its gradients."""
+
+    by_points: bool = False
+    input_gradient: bool = False
+    kernel_gradient: bool = False
 
 
 def gains(x: Tensor, weight: Tensor, padding: Sequence[int], bias: Tensor | None = None, kept: bool = False) -> bool:
@@ -44,41 +53,53 @@ def gains(x: Tensor, weight: Tensor, padding: Sequence[int], bias: Tensor | None
         x, weight, padding, bias: of a convolution with stride and dilation 1 and one group.
         kept: whether what is made of the weight is kept.
     """
-    if weight.shape[2:] != (3, 3) or max(padding) > 2:
+    if not _fits(x, weight, padding):
         return False
-    tiles = _tiles(x, padding)
-    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not _enough(tiles, weight):
+    tiles = _tiles_after(x, padding)
+    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not pays(tiles, weight):
         return False
     tensors = [x, weight] if bias is None else [x, weight, bias]
     recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return not recorded and only_backward(*tensors) and _computes(x, weight)
+    return not recorded and only_backward(*tensors)
 
 
-def gains_backward(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> tuple[bool, bool]:
-    """Whether :func:`input_gradient` and :func:`kernel_gradient` are the faster ways."""
-    if weight.shape[2:] != (3, 3) or max(padding) > 2 or torch.is_grad_enabled() or of_several(grad):
-        return False, False
-    of_input, of_kernel = _tiles(grad, [2 - side for side in padding]), _tiles(x, padding)
-    least = CHANNELS_OF_KERNEL if of_kernel >= MANY_OF_KERNEL else CHANNELS
-    enough = (
-        of_input >= FEWEST_TILES and _enough(of_input, weight),
-        of_kernel >= FEWEST_TILES and _enough(of_kernel, weight, least),
+def ways_in_training(x: Tensor, weight: Tensor, padding: Sequence[int]) -> Ways:
+    """Return those for such a convolution of ``x`` and its gradients, if nothing asks for derivatives of these."""
+    if not (_fits(x, weight, padding) and only_backward(x, weight)):
+        return Ways()
+    before, after = tiles_of(len(x), *x.shape[2:]), _tiles_after(x, padding)
+    least = CHANNELS_OF_KERNEL if after >= MANY_OF_KERNEL else CHANNELS
+    return Ways(
+        after >= FEWEST_TILES and pays(after, weight),
+        before >= FEWEST_TILES and pays(before, weight),
+        after >= FEWEST_TILES and pays(after, weight, least),
     )
-    return enough if any(enough) and _computes(x, weight) else (False, False)
 
 
-def _enough(tiles: int, weight: Tensor, least: int = CHANNELS) -> bool:
-    threads, pairs = torch.get_num_threads(), weight.shape[0] * weight.shape[1]
+def pays(tiles: int, weight: Tensor, least: int = CHANNELS) -> bool:
+    """Whether so many tiles of a batch, with this kernel, take less time by points than by its taps.
+
+    Args:
+        tiles, weight: of a 3×3 convolution.
+        least: ``CHANNELS``, or ``CHANNELS_OF_KERNEL``.
+    """
+    if weight.shape[2:] != (3, 3):
+        return False
+    (out_channels, channels), threads = weight.shape[:2], torch.get_num_threads()
     least, work = (least, WORK) if threads == 1 else (CHANNELS_OF_THREADS, WORK_OF_THREADS * threads)
-    return pairs >= least * (weight.shape[0] + weight.shape[1]) and 36 * pairs * tiles >= work
+    pairs = channels * out_channels
+    return pairs >= least * (channels + out_channels) and 36 * pairs * tiles >= work
 
 
-def _computes(x: Tensor, weight: Tensor) -> bool:
+def _fits(x: Tensor, weight: Tensor, padding: Sequence[int]) -> bool:
+    """Whether this module computes such convolutions of ``x``, in torch's own run of the program."""
+    if transformed() or weight.shape[2:] != (3, 3) or max(padding) > 2:
+        return False
     last = x.is_contiguous(memory_format=torch.channels_last)
     return last and multiplies(x, weight) and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
 
 
-def _tiles(x: Tensor, padding: Sequence[int]) -> int:
+def _tiles_after(x: Tensor, padding: Sequence[int]) -> int:
     return tiles_of(len(x), x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2)
 
 
@@ -114,17 +135,19 @@ def input_gradient(grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tens
 
 def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
     """Return the gradient of a convolution's weight, (O, C, 3, 3), from its input (N, C, H', W') and ``grad``."""
-    (images, out_channels, *size), channels = grad.shape, x.shape[1]
-    blocks = Blocks.of(images, *size, channels + out_channels, fewest=MANY)
-    at_once = 4 if blocks.tiles >= tiles_of(images, *size) else 1  # rows of points: memory for more speed if few
-    of_x, of_grad = (torch.empty(at_once, 4, *blocks.shape, width) for width in (channels, out_channels))
+    (images, out_channels, height, width), channels = grad.shape, x.shape[1]
+    blocks = Blocks.of(images, height, width, channels + out_channels, fewest=MANY)
+    at_once = (
+        4 if blocks.tiles >= tiles_of(images, height, width) else 1
+    )  # rows of points: memory for more speed if few
+    of_x, of_grad = (torch.empty(at_once, 4, *blocks.shape, depth) for depth in (channels, out_channels))
     windows, pairs = (kind(blocks, [*points] * (4 // at_once)) for kind, points in ((Windows, of_x), (Pairs, of_grad)))
     rows, columns = (points.view(4 * at_once, blocks.tiles, -1) for points in (of_grad, of_x))
     found, before = torch.empty(POINTS, out_channels, channels), 0.0
     for image, row, column in blocks:
         windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
         pairs.move(grad.permute(0, 2, 3, 1), (image, row, column))
-        for first, part in zip(range(0, 4, at_once), found.split(4 * at_once), strict=True):
+        for first, part in zip(range(0, 4, at_once), found.view(-1, 4 * at_once, out_channels, channels), strict=True):
             for number in range(first, first + at_once):
                 windows.write(number)
                 pairs.write(number)
@@ -153,8 +176,7 @@ class _KeptInOrder:
         """Yield the products, four of (N, rows, columns, O), of each row of points that ``write`` writes."""
         for row, kernel in enumerate(self._kernels):
             write(row)
-            how = (None, *_FORM, "none", [], "")
-            found = torch.ops.mkldnn._convolution_pointwise.default(self._map, kernel, *how)
+            found = torch.ops.mkldnn._convolution_pointwise.default(self._map, kernel, None, *_FORM, "none", [], "")
             yield found.permute(0, 2, 3, 1).split(self.out_channels, 3)
 
 
@@ -182,10 +204,8 @@ _FORM = ((0, 0), (1, 1), (1, 1), 4)
 
 def packed_points(points: Tensor, size: Sequence[int]) -> Sequence[Tensor]:
     """Return the points (16, O, C) of a kernel in oneDNN's order for maps (N, 4 × C, rows, columns): row by row."""
-    return [
-        torch.ops.mkldnn._reorder_convolution_weight(row.flatten(0, 1)[:, :, None, None], *_FORM, list(size))
-        for row in points.split(4)
-    ]
+    rows = points.view(4, -1, points.shape[2], 1, 1)
+    return [torch.ops.mkldnn._reorder_convolution_weight(row, *_FORM, list(size)) for row in rows]
 
 
 def _products(
@@ -216,17 +236,16 @@ def _convolved(
     # Not a view of what is written below: autograd does not let sums be added in place to a view.
     shape = (blocks.images, products.out_channels, blocks.height, blocks.width)
     out = torch.empty(shape, memory_format=torch.channels_last)
-    of_x, of_out, of_add = (None if y is None else y.permute(0, 2, 3, 1) for y in (x, out, add))
     for image, row, column in blocks:
-        windows.move(of_x, (image, row - padding[0], column - padding[1]))
+        windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
         for number, found in enumerate(products.of_rows(windows.write)):
             if bias is not None and number == 1:
                 found[1].add_(bias)  # which comes to all four pixels as it is
             outputs.read(number, found)
-        part = blocks.part(of_out, (image, row, column))
+        part = blocks.part(out.permute(0, 2, 3, 1), (image, row, column))
         outputs.write(part)
-        if of_add is not None:
-            part += blocks.part(of_add, (image, row, column))
+        if add is not None:
+            part += blocks.part(add.permute(0, 2, 3, 1), (image, row, column))
         if act is not None:
             act(part)
     return out
