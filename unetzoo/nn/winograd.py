@@ -68,25 +68,26 @@ def ways_in_training(x: Tensor, weight: Tensor, padding: Sequence[int]) -> Ways:
     if not (_fits(x, weight, padding) and only_backward(x, weight)):
         return Ways()
     before, after = tiles_of(len(x), *x.shape[2:]), _tiles_after(x, padding)
-    least = CHANNELS_OF_KERNEL if after >= MANY_OF_KERNEL else CHANNELS
     return Ways(
         after >= FEWEST_TILES and pays(after, weight),
         before >= FEWEST_TILES and pays(before, weight),
-        after >= FEWEST_TILES and pays(after, weight, least),
+        after >= FEWEST_TILES and pays(after, weight, of_kernel=True),
     )
 
 
-def pays(tiles: int, weight: Tensor, least: int = CHANNELS) -> bool:
+def pays(tiles: int, weight: Tensor, of_kernel: bool = False) -> bool:
     """Whether so many tiles of a batch, with this kernel, take less time by points than by its taps.
 
     Args:
         tiles, weight: of a 3×3 convolution.
-        least: ``CHANNELS``, or ``CHANNELS_OF_KERNEL``.
+        of_kernel: whether it is about the gradient of the kernel.
     """
     if weight.shape[2:] != (3, 3):
         return False
     (out_channels, channels), threads = weight.shape[:2], torch.get_num_threads()
-    least, work = (least, WORK) if threads == 1 else (CHANNELS_OF_THREADS, WORK_OF_THREADS * threads)
+    least, work = (CHANNELS, WORK) if threads == 1 else (CHANNELS_OF_THREADS, WORK_OF_THREADS * threads)
+    if of_kernel and threads == 1 and tiles >= MANY_OF_KERNEL:
+        least = CHANNELS_OF_KERNEL
     pairs = channels * out_channels
     return pairs >= least * (channels + out_channels) and 36 * pairs * tiles >= work
 
