@@ -289,7 +289,7 @@ def _taken_together(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     pixels, blocks = maps[0][:, 0].numel(), all(x.shape[1] % BLOCK == 0 for x in maps)
     enough = pixels >= FEWEST_PIXELS.get(weight.dtype, math.inf)
     alone = blocks and enough and weight.device.type == "cpu" and not transformed()
-    if alone and not winograd.pays(pixels // 4, weight):  # which is faster with all channels together
+    if alone and not winograd.joins(maps[0], weight):
         return [x.to(weight.dtype) for x in maps]
     return [_joined(maps, weight)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -22,7 +22,6 @@ from unetzoo.nn.few_outputs import has_few_outputs, sum_of_taps, weight_of_taps
 from unetzoo.nn.norming import hooked
 from unetzoo.nn.pointwise import by_product, free_dilation, has_onednn
 from unetzoo.nn.programs import PLAIN, by_modes, transformed
-from unetzoo.nn.tiles import points_of_kernel
 from unetzoo.nn.transposed import from_places, weight_of_places
 
 MOST_PIXELS = {torch.float32: 2048, torch.bfloat16: 4096}
@@ -83,9 +82,11 @@ class Packs:
         return found
 
     def of_size(
-        self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Sequence[Tensor]]
+        self, name: object, weight: Tensor, size: torch.Size, make: Callable[[], Iterator[Tensor]]
     ) -> Sequence[Tensor]:
-        """Return what ``make()`` packed for maps of this size, or for others in the same order; made once for each.
+        """Return what ``make()`` packs for maps of this size, or for others in the same order; made once for each.
+
+        If the first tensor is in an order that is there already, ``make()`` is not asked for more.
 
         oneDNN's order of a weight depends on the size, and on the number of threads. In another one than it asks for, a
         weight is reordered at each call, by code that takes up to a hundred times as long as the convolution.
@@ -96,10 +97,14 @@ class Packs:
         found = sizes.get(size)
         if found is None:
             packed = make()
+            first = next(packed)
             if len(sizes) >= MOST_SIZES or len(orders) > MOST_ORDERS:
                 sizes.clear()
                 orders.clear()
-            found = sizes[size] = orders.setdefault(_order(packed[0]), packed)
+            order = _order(first)
+            if order not in orders:
+                orders[order] = [first, *packed]
+            found = sizes[size] = orders[order]
         return found
 
     def __deepcopy__(self, memo: object) -> Packs:
@@ -148,7 +153,7 @@ def convolved(
     if few and form.is_bare and kernel.shape[2:] == (1, 1) and add is None:
         return by_product(x, kernel, bias, _attribute(after))
     if few:
-        (kernel,) = packs.of_size((name, form), weight, x.shape, lambda: [_packed(make(weight), form, x.shape)])
+        (kernel,) = packs.of_size((name, form), weight, x.shape, lambda: iter([_packed(make(weight), form, x.shape)]))
     if not fast:
         return _plain(x, kernel, bias, form, after, add)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -193,10 +198,7 @@ def _by_points(
     add: Tensor | None,
 ) -> Tensor:
     def packed(size: Sequence[int]) -> Sequence[Tensor]:
-        def make() -> Sequence[Tensor]:
-            return winograd.packed_points(points_of_kernel(weight), size)
-
-        return packs.of_size("points", weight, torch.Size(size), make)
+        return packs.of_size("points", weight, torch.Size(size), lambda: winograd.packed_points(weight, size))
 
     return winograd.by_points(x, weight, bias, form.padding, packed, add, _in_place(after))
 

@@ -23,15 +23,21 @@ and the fewest tiles, because products of fewer are slow."""
 WIDEST = 128
 """Tiles of a block next to each other."""
 
-_HALVES = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
-_TAPS = torch.kron(_HALVES, _HALVES)
-"""(16, 9): makes the 16 points of a kernel of its 9 taps (G of the paper, for rows and columns)."""
-_SIGNS = torch.tensor([1.0, 1.0, 1.0, -1.0])
-_FROM_POINTS = (_TAPS * torch.kron(_SIGNS, _SIGNS)[:, None]).t()
-"""(9, 16): the reverse for gradients, with the signs that :class:`Pairs` leaves out."""
+_HALVES = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+_TAPS = [[a * b for a in down for b in across] for down in _HALVES for across in _HALVES]
+"""16 × 9: makes the 16 points of a kernel of its 9 taps (G of the paper, for rows and columns)."""
+_SIGNS = (1.0, 1.0, 1.0, -1.0)
+_SIGNS_OF_POINTS = [a * b for a in _SIGNS for b in _SIGNS]
+_SIGNED_TAPS = [[sign * tap for tap in taps] for sign, taps in zip(_SIGNS_OF_POINTS, _TAPS, strict=True)]
+"""The same, with the signs that :class:`Pairs` leaves out."""
 
 Step = Callable[[], Tensor]
 """Writes one tensor that is made from others, which were read before."""
+
+
+def empty(*shape: int) -> Tensor:
+    """Return room for numbers, whatever types and devices a program has made the usual ones."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class _Window:
     """A part of a map (N, H, W, C) of one size, with zeros where it hangs over the border."""
 
     def __init__(self, *shape: int) -> None:
-        self.pixels = torch.zeros(shape)
+        self.pixels = empty(*shape)
         self._within: tuple[slice, ...] | None = None
 
     def move(self, x: Tensor, start: Sequence[int]) -> None:
@@ -120,7 +126,7 @@ class Windows:
     def __init__(self, blocks: Blocks, points: Sequence[Tensor]) -> None:
         (count, rows, columns), channels = blocks.shape, points[0].shape[-1]
         self._window = _Window(count, 2 * rows + 2, 2 * columns + 2, channels)
-        halfway = torch.empty(count, rows, 2 * columns + 2, channels)
+        halfway = empty(count, rows, 2 * columns + 2, channels)
         down = _of_fours(self._window.pixels, 1, [halfway] * 4)
         self._steps = [[step, *_of_fours(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
 
@@ -140,7 +146,7 @@ class Pairs(Windows):
     def __init__(self, blocks: Blocks, points: Sequence[Tensor]) -> None:
         (count, rows, columns), channels = blocks.shape, points[0].shape[-1]
         self._window = _Window(count, 2 * rows, 2 * columns, channels)
-        halfway = torch.empty(count, rows, 2 * columns, channels)
+        halfway = empty(count, rows, 2 * columns, channels)
         down = _of_twos(self._window.pixels, 1, [halfway] * 4)
         self._steps = [[step, *_of_twos(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
 
@@ -177,7 +183,7 @@ class Outputs:
 
     def __init__(self, blocks: Blocks, channels: int) -> None:
         shape = (*blocks.shape, 2, channels)
-        self._sums = torch.empty(3, *shape)
+        self._sums = empty(3, *shape)
         self._halves = [half.unbind(3) for half in self._sums]
 
     def read(self, row: int, products: Sequence[Tensor]) -> None:
@@ -202,18 +208,20 @@ class Outputs:
             lines.copy_(half.flatten(2, 3)[: len(lines), : lines.shape[1], : lines.shape[2]])
 
 
-def points_of_kernel(weight: Tensor, turned: bool = False) -> Tensor:
-    """Return the points (16, O, C) of a 3×3 kernel (O, C, 3, 3).
+def points_of_kernel(weight: Tensor, turned: bool = False, row: int | None = None) -> Tensor:
+    """Return the points (16, O, C) of a 3×3 kernel (O, C, 3, 3), or the four of one row.
 
     Args:
         weight: the kernel.
         turned: by half a turn, as for the gradient of a convolution's input.
+        row: of points; None: all.
     """
-    taps = _TAPS.flip(1) if turned else _TAPS
-    return torch.mm(taps, weight.reshape(-1, 9).t()).view(POINTS, *weight.shape[:2])
+    taps = weight.new_tensor(_TAPS if row is None else _TAPS[4 * row : 4 * row + 4])
+    points = torch.mm(taps.flip(1) if turned else taps, weight.reshape(-1, 9).t())
+    return points.view(-1, *weight.shape[:2])
 
 
 def kernel_of_points(points: Tensor) -> Tensor:
     """Return the gradient (O, C, 3, 3) of a kernel from that of its points (16, O, C), as :class:`Pairs` gives it."""
-    taps = torch.mm(_FROM_POINTS, points.view(POINTS, -1))  # far faster than to write the transpose at once
-    return taps.t().contiguous().view(*points.shape[1:], 3, 3)
+    taps = torch.mm(points.new_tensor(_SIGNED_TAPS).t(), points.view(POINTS, -1))
+    return taps.t().contiguous().view(*points.shape[1:], 3, 3)  # far faster than a product that writes the transpose

@@ -9,7 +9,7 @@ rounded as they are; and what is infinite in the input becomes NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +18,17 @@ from torch import Tensor
 
 from unetzoo.nn.pointwise import multiplies
 from unetzoo.nn.programs import only_backward, transformed
-from unetzoo.nn.tiles import POINTS, Blocks, Outputs, Pairs, Windows, kernel_of_points, points_of_kernel, tiles_of
+from unetzoo.nn.tiles import (
+    POINTS,
+    Blocks,
+    Outputs,
+    Pairs,
+    Windows,
+    empty,
+    kernel_of_points,
+    points_of_kernel,
+    tiles_of,
+)
 
 MANY = 512
 """Tiles of a batch from which the points of a kernel are brought into oneDNN's order, for products of one block after
@@ -31,10 +41,12 @@ CHANNELS_OF_KERNEL, MANY_OF_KERNEL = 32, 2048
 """The same for gradients of kernels with a single thread, where oneDNN is slower; and tiles from which this is so."""
 WORK, WORK_OF_THREADS = 25 * 10**7, 4 * 10**8
 """Multiplications of the definition for each thread, from which Python's share does not matter."""
+MOST_AT_ONCE = 2**22
+"""Numbers of the points of a kernel that are made at once where all tiles are one block, to save memory."""
 FEWEST_TILES, FEWEST_KEPT = 128, 32
 """Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
 
-Packed = Callable[[Sequence[int]], Sequence[Tensor]]
+Packed = Callable[[Sequence[int]], Iterable[Tensor]]
 """Returns what :func:`packed_points` makes for maps of a size (N, 4 × C, rows, columns)."""
 
 
@@ -56,7 +68,9 @@ def gains(x: Tensor, weight: Tensor, padding: Sequence[int], bias: Tensor | None
     if not _fits(x, weight, padding):
         return False
     tiles = _tiles_after(x, padding)
-    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not pays(tiles, weight):
+    if tiles < (FEWEST_KEPT if kept else FEWEST_TILES) or not _pays(tiles, weight):
+        return False
+    if bias is not None and (bias.dtype != x.dtype or bias.device != x.device or bias.shape != weight.shape[:1]):
         return False
     tensors = [x, weight] if bias is None else [x, weight, bias]
     recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
@@ -69,21 +83,27 @@ def ways_in_training(x: Tensor, weight: Tensor, padding: Sequence[int]) -> Ways:
         return Ways()
     before, after = tiles_of(len(x), *x.shape[2:]), _tiles_after(x, padding)
     return Ways(
-        after >= FEWEST_TILES and pays(after, weight),
-        before >= FEWEST_TILES and pays(before, weight),
-        after >= FEWEST_TILES and pays(after, weight, of_kernel=True),
+        after >= FEWEST_TILES and _pays(after, weight),
+        before >= FEWEST_TILES and _pays(before, weight),
+        after >= FEWEST_TILES and _pays(after, weight, of_kernel=True),
     )
 
 
-def pays(tiles: int, weight: Tensor, of_kernel: bool = False) -> bool:
-    """Whether so many tiles of a batch, with this kernel, take less time by points than by its taps.
+def joins(x: Tensor, weight: Tensor) -> bool:
+    """Whether the gradients of a convolution of several maps like ``x`` take less time for all together.
+
+    The additions for the gradient of the result are made once then.
+    """
+    return weight.shape[2:] == (3, 3) and _computes(x, weight) and _pays(x[:, 0].numel() // 4, weight)
+
+
+def _pays(tiles: int, weight: Tensor, of_kernel: bool = False) -> bool:
+    """Whether so many tiles of a batch take less time by points than by taps.
 
     Args:
         tiles, weight: of a 3×3 convolution.
         of_kernel: whether it is about the gradient of the kernel.
     """
-    if weight.shape[2:] != (3, 3):
-        return False
     (out_channels, channels), threads = weight.shape[:2], torch.get_num_threads()
     least, work = (CHANNELS, WORK) if threads == 1 else (CHANNELS_OF_THREADS, WORK_OF_THREADS * threads)
     if of_kernel and threads == 1 and tiles >= MANY_OF_KERNEL:
@@ -93,11 +113,17 @@ def pays(tiles: int, weight: Tensor, of_kernel: bool = False) -> bool:
 
 
 def _fits(x: Tensor, weight: Tensor, padding: Sequence[int]) -> bool:
-    """Whether this module computes such convolutions of ``x``, in torch's own run of the program."""
-    if transformed() or weight.shape[2:] != (3, 3) or max(padding) > 2:
+    """Whether this module computes such convolutions of ``x``."""
+    if weight.shape[2:] != (3, 3) or max(padding) > 2 or x.shape[1] != weight.shape[1]:
         return False
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return last and multiplies(x, weight) and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
+    return x.is_contiguous(memory_format=torch.channels_last) and _computes(x, weight)
+
+
+def _computes(x: Tensor, weight: Tensor) -> bool:
+    """Whether torch runs the program itself, in float32, with the operators that are needed."""
+    if transformed() or torch.is_autocast_enabled("cpu"):  # which would round the products
+        return False
+    return multiplies(x, weight) and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
 
 
 def _tiles_after(x: Tensor, padding: Sequence[int]) -> int:
@@ -138,23 +164,30 @@ def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
     """Return the gradient of a convolution's weight, (O, C, 3, 3), from its input (N, C, H', W') and ``grad``."""
     (images, out_channels, height, width), channels = grad.shape, x.shape[1]
     blocks = Blocks.of(images, height, width, channels + out_channels, fewest=MANY)
-    at_once = (
-        4 if blocks.tiles >= tiles_of(images, height, width) else 1
-    )  # rows of points: memory for more speed if few
-    of_x, of_grad = (torch.empty(at_once, 4, *blocks.shape, depth) for depth in (channels, out_channels))
+    at_once = 4 if blocks.tiles >= tiles_of(images, height, width) else 1  # rows of points; all if there are few tiles
+    of_x, of_grad = (empty(at_once, 4, *blocks.shape, depth) for depth in (channels, out_channels))
     windows, pairs = (kind(blocks, [*points] * (4 // at_once)) for kind, points in ((Windows, of_x), (Pairs, of_grad)))
     rows, columns = (points.view(4 * at_once, blocks.tiles, -1) for points in (of_grad, of_x))
-    found, before = torch.empty(POINTS, out_channels, channels), 0.0
+    found, before = empty(0 if at_once == 4 else POINTS, out_channels, channels), 0.0
     for image, row, column in blocks:
         windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
         pairs.move(grad.permute(0, 2, 3, 1), (image, row, column))
-        for first, part in zip(range(0, 4, at_once), found.view(-1, 4 * at_once, out_channels, channels), strict=True):
-            for number in range(first, first + at_once):
-                windows.write(number)
-                pairs.write(number)
-            part.baddbmm_(rows.transpose(1, 2), columns, beta=before)
+        for number in range(4):
+            windows.write(number)
+            pairs.write(number)
+            if at_once == 1:
+                part = found[4 * number : 4 * number + 4]
+                part.baddbmm_(rows.transpose(1, 2), columns, beta=before)
         before = 1.0
-    return kernel_of_points(found)
+    if at_once == 1:
+        return kernel_of_points(found)
+    parts = rows.split(_channels_at_once(channels), 2)  # type: ignore[no-untyped-call]
+    return torch.cat([kernel_of_points(torch.bmm(part.transpose(1, 2), columns)) for part in parts])
+
+
+def _channels_at_once(others: int) -> int:
+    """Return for how many channels on one side the points of a kernel are made at once, if there are so many others."""
+    return max(64, MOST_AT_ONCE // (POINTS * others))
 
 
 class _KeptInOrder:
@@ -168,10 +201,10 @@ class _KeptInOrder:
 
     def __init__(self, blocks: Blocks, channels: int, out_channels: int, packed: Packed) -> None:
         self.blocks, self.out_channels = blocks, out_channels
-        buffer = torch.empty(*blocks.shape, 4, channels)
+        buffer = empty(*blocks.shape, 4, channels)
         self.points = [buffer.permute(3, 0, 1, 2, 4)] * 4
         self._map = buffer.flatten(3).permute(0, 3, 1, 2)
-        self._kernels = packed(self._map.shape)
+        self._kernels = [*packed(self._map.shape)]
 
     def of_rows(self, write: Callable[[int], object]) -> Iterator[Sequence[Tensor]]:
         """Yield the products, four of (N, rows, columns, O), of each row of points that ``write`` writes."""
@@ -182,12 +215,12 @@ class _KeptInOrder:
 
 
 class _AsTheyAre:
-    """The same with a kernel (16, C, O) in any order."""
+    """The same with the points of a kernel in any order: for all tiles in one block, and some channels at once."""
 
-    def __init__(self, blocks: Blocks, kernel: Tensor) -> None:
-        _, channels, self.out_channels = kernel.shape
-        self.blocks, self._kernel = blocks, kernel
-        points, self._found = (torch.empty(4, 4, *blocks.shape, width) for width in (channels, self.out_channels))
+    def __init__(self, blocks: Blocks, weight: Tensor, turned: bool) -> None:
+        self.blocks, self._weight, self._turned = blocks, weight, turned
+        self.out_channels, channels = weight.shape[1::-1] if turned else weight.shape[:2]
+        points, self._found = (empty(4, 4, *blocks.shape, width) for width in (channels, self.out_channels))
         self.points = points.unbind()
         self._rows, self._out = (x.view(POINTS, blocks.tiles, -1) for x in (points, self._found))
 
@@ -195,7 +228,11 @@ class _AsTheyAre:
         """Yield the same."""
         for row in range(4):
             write(row)
-        torch.bmm(self._rows, self._kernel, out=self._out)
+        some = _channels_at_once(self._rows.shape[2])
+        for start in range(0, self.out_channels, some):
+            part = slice(start, start + some)
+            kernel = points_of_kernel(self._weight[:, part] if self._turned else self._weight[part], self._turned)
+            self._out[:, :, part] = torch.bmm(self._rows, kernel if self._turned else kernel.transpose(1, 2))
         for found in self._found:
             yield found.unbind()
 
@@ -203,10 +240,12 @@ class _AsTheyAre:
 _FORM = ((0, 0), (1, 1), (1, 1), 4)
 
 
-def packed_points(points: Tensor, size: Sequence[int]) -> Sequence[Tensor]:
-    """Return the points (16, O, C) of a kernel in oneDNN's order for maps (N, 4 × C, rows, columns): row by row."""
-    rows = points.view(4, -1, points.shape[2], 1, 1)
-    return [torch.ops.mkldnn._reorder_convolution_weight(row, *_FORM, list(size)) for row in rows]
+def packed_points(weight: Tensor, size: Sequence[int], turned: bool = False) -> Iterator[Tensor]:
+    """Yield each row of points of a kernel (O, C, 3, 3) in oneDNN's order for maps (N, 4 × C, rows, columns)."""
+    weight = weight.contiguous()
+    for row in range(4):
+        points = points_of_kernel(weight, turned, row).flatten(0, 1)[:, :, None, None]
+        yield torch.ops.mkldnn._reorder_convolution_weight(points, *_FORM, list(size))
 
 
 def _products(
@@ -216,11 +255,9 @@ def _products(
     (images, channels, height, width), both = x.shape, sum(weight.shape[:2])
     size = height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
     if packed is None and tiles_of(images, *size) < MANY:
-        kernel = points_of_kernel(weight, turned)
-        return _AsTheyAre(Blocks.of(images, *size, both, fewest=MANY), kernel if turned else kernel.transpose(1, 2))
+        return _AsTheyAre(Blocks.of(images, *size, both, fewest=MANY), weight, turned)
     if packed is None:
-        kernel = points_of_kernel(weight.transpose(0, 1) if turned else weight, turned)
-        packed = partial(packed_points, kernel)
+        packed = partial(packed_points, weight.transpose(0, 1) if turned else weight, turned=turned)
     return _KeptInOrder(Blocks.of(images, *size, both), channels, both - channels, packed)
 
 
@@ -236,7 +273,7 @@ def _convolved(
     outputs = Outputs(blocks, products.out_channels)
     # Not a view of what is written below: autograd does not let sums be added in place to a view.
     shape = (blocks.images, products.out_channels, blocks.height, blocks.width)
-    out = torch.empty(shape, memory_format=torch.channels_last)
+    out = x.new_empty(shape).contiguous(memory_format=torch.channels_last)
     for image, row, column in blocks:
         windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
         for number, found in enumerate(products.of_rows(windows.write)):
