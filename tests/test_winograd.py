@@ -64,7 +64,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Take these ways for small layers, too; the names of those that are taken."""
-    for name in ("WORK", "WORK_OF_THREADS", "CHANNELS", "CHANNELS_OF_THREADS", "CHANNELS_OF_KERNEL", "FEWEST_TILES"):
+    for name in ("WORK", "CHANNELS", "CHANNELS_OF_THREADS", "CHANNELS_OF_KERNEL", "FEWEST_TILES"):
         monkeypatch.setattr(winograd, name, 1)
     monkeypatch.setattr(winograd, "FEWEST_KEPT", 1)
     taken: list[str] = []
@@ -180,7 +180,7 @@ def test_where_it_is_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ways_in_training(x, weight, (1, 1)) == Ways(True, True, True)
         assert gains(x, weight, (1, 1))
         assert not gains(last(x[:, :, :8, :8]), weight, (1, 1))
-        few = last(torch.ones(2, 64, 64, 64)), torch.ones(64, 64, 3, 3)
+        few = last(torch.ones(2, 64, 128, 128)), torch.ones(64, 64, 3, 3)
         assert ways_in_training(*few, (1, 1)) == Ways(False, False, True)
         torch.set_num_threads(2)
         assert ways_in_training(*few, (1, 1)) == Ways()
@@ -279,6 +279,62 @@ def test_networks_compute_and_learn_the_same(name: str, always: list[str]) -> No
         if b.grad is not None and float(b.grad.abs().max()):
             assert a.grad is not None
             assert float((a.grad.double() - b.grad).norm() / b.grad.norm()) < 1e-3, key
+
+
+def test_nothing_depends_on_what_a_program_has_made_usual(always: list[str]) -> None:
+    """Types and devices of new tensors, and a backward pass in autocast, which rounds products."""
+    conv = ConcatConv(6, 8, 3, padding=1, bias=True)
+    x = last(drawn(2, 6, 9, 8)).requires_grad_()
+    expected = torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
+    packed = copy.deepcopy(nn.Sequential(nn.Conv2d(6, 8, 3, padding=1))).requires_grad_(False)
+    pack(packed)
+    of_copy = packed(x.detach())
+    usual = torch.get_default_dtype()
+    for dtype, device in ((torch.float64, "cpu"), (torch.float32, "meta")):
+        always.clear()
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device(device):
+                found = torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
+                again = packed(x.detach())
+        finally:
+            torch.set_default_dtype(usual)
+        assert {"by_points", "input_gradient", "kernel_gradient"} <= set(always)
+        assert all(map(torch.equal, found, expected))
+        assert torch.equal(again, of_copy)
+    out = conv(x).square().sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(out, [x, *conv.parameters()])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_what_torch_refuses_is_refused(always: list[str]) -> None:
+    """A wrong number of channels, and a bias of another type or size."""
+    form, weight = Convolution(padding=(1, 1)), drawn(8, 6, 3, 3)
+    for channels, bias in ((1, None), (6, torch.zeros(8).double()), (6, torch.zeros(1))):
+        with pytest.raises(RuntimeError, match=r"channels|bias"):
+            form(last(drawn(2, channels, 9, 8)), weight, bias)
+    assert not always
+
+
+def test_points_of_a_kernel_are_made_for_some_channels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which needs less memory, and gives the same."""
+    x, weight, grad = last(drawn(2, 80, 8, 8)), drawn(150, 80, 3, 3, seed=1), last(drawn(2, 150, 8, 8, seed=2))
+    whole = by_points(x, weight), input_gradient(grad, weight, (1, 1)), kernel_gradient(grad, x, (1, 1))
+    monkeypatch.setattr(winograd, "MOST_AT_ONCE", 1)
+    parts = by_points(x, weight), input_gradient(grad, weight, (1, 1)), kernel_gradient(grad, x, (1, 1))
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+
+
+def test_only_float32_joins_maps_for_it() -> None:
+    """Not bfloat16, in which maps are faster one by one."""
+    weight = torch.ones(256, 512, 3, 3)
+    assert winograd.joins(torch.ones(1, 256, 128, 128), weight)
+    assert not winograd.joins(torch.ones(1, 256, 128, 128).bfloat16(), weight.bfloat16())
+    with FlopCounterMode(display=False):
+        assert not winograd.joins(torch.ones(1, 256, 128, 128), weight)
 
 
 def test_traces_and_exports_have_torchs_convolution(always: list[str]) -> None:

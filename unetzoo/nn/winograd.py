@@ -34,14 +34,14 @@ MANY = 512
 """Tiles of a batch from which the points of a kernel are brought into oneDNN's order, for products of one block after
 the other; up to here all tiles are one block."""
 
-CHANNELS, CHANNELS_OF_THREADS = 40, 80
+CHANNELS, CHANNELS_OF_THREADS = 50, 80
 """C · O / (C + O) from which this is faster than oneDNN's convolution: the products saved for each addition; and with
 several threads, which wait for each other after each of many short operators."""
 CHANNELS_OF_KERNEL, MANY_OF_KERNEL = 32, 2048
 """The same for gradients of kernels with a single thread, where oneDNN is slower; and tiles from which this is so."""
-WORK, WORK_OF_THREADS = 25 * 10**7, 4 * 10**8
+WORK = 4 * 10**8
 """Multiplications of the definition for each thread, from which Python's share does not matter."""
-MOST_AT_ONCE = 2**22
+MOST_AT_ONCE = 2**24
 """Numbers of the points of a kernel that are made at once where all tiles are one block, to save memory."""
 FEWEST_TILES, FEWEST_KEPT = 128, 32
 """Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
@@ -105,11 +105,11 @@ def _pays(tiles: int, weight: Tensor, of_kernel: bool = False) -> bool:
         of_kernel: whether it is about the gradient of the kernel.
     """
     (out_channels, channels), threads = weight.shape[:2], torch.get_num_threads()
-    least, work = (CHANNELS, WORK) if threads == 1 else (CHANNELS_OF_THREADS, WORK_OF_THREADS * threads)
+    least = CHANNELS if threads == 1 else CHANNELS_OF_THREADS
     if of_kernel and threads == 1 and tiles >= MANY_OF_KERNEL:
         least = CHANNELS_OF_KERNEL
     pairs = channels * out_channels
-    return pairs >= least * (channels + out_channels) and 36 * pairs * tiles >= work
+    return pairs >= least * (channels + out_channels) and 36 * pairs * tiles >= WORK * threads
 
 
 def _fits(x: Tensor, weight: Tensor, padding: Sequence[int]) -> bool:
@@ -273,7 +273,7 @@ def _convolved(
     outputs = Outputs(blocks, products.out_channels)
     # Not a view of what is written below: autograd does not let sums be added in place to a view.
     shape = (blocks.images, products.out_channels, blocks.height, blocks.width)
-    out = x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for image, row, column in blocks:
         windows.move(x.permute(0, 2, 3, 1), (image, row - padding[0], column - padding[1]))
         for number, found in enumerate(products.of_rows(windows.write)):
