@@ -4,7 +4,8 @@ Each 2×2 pixels of the output are made of 4×4 pixels of the input by way of 16
 the definition needs 36; :mod:`unetzoo.nn.tiles` has the additions before and after. Each sum has as many terms as there
 are channels, in place of nine times as many, so rounding errors are smaller than those of oneDNN's own convolution. No
 pixel of the output reads one that the definition does not. But where much larger pixels cancel beside it, it is
-rounded as they are; and what is infinite in the input becomes NaN.
+rounded as they are; what is infinite in the input, or a sum of four pixels beyond the largest number, becomes NaN or
+infinite; and in the gradient of a kernel, what is no number reaches all nine taps of its channels.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CHANNELS_OF_KERNEL, MANY_OF_KERNEL = 32, 2048
 """The same for gradients of kernels with a single thread, where oneDNN is slower; and tiles from which this is so."""
 WORK = 4 * 10**8
 """Multiplications of the definition for each thread, from which Python's share does not matter."""
-MOST_AT_ONCE = 2**24
+MOST_AT_ONCE = 2**22
 """Numbers of the points of a kernel that are made at once where all tiles are one block, to save memory."""
 FEWEST_TILES, FEWEST_KEPT = 128, 32
 """Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
