@@ -44,11 +44,11 @@ WORK = 4 * 10**8
 """Multiplications of the definition for each thread, from which Python's share does not matter."""
 MOST_AT_ONCE = 2**22
 """Numbers of the points of a kernel that are made at once where all tiles are one block, to save memory."""
-FEWEST_TILES, FEWEST_KEPT = 128, 32
+FEWEST_TILES, FEWEST_KEPT = 128, 64
 """Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
 
 Packed = Callable[[Sequence[int]], Iterable[Tensor]]
-"""Returns what :func:`packed_points` makes for maps of a size (N, 4 × C, rows, columns)."""
+"""Returns what :func:`packed_points` makes for maps of a size (1, 4 × C, rows, columns)."""
 
 
 class Ways(NamedTuple):
@@ -182,8 +182,11 @@ def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
         before = 1.0
     if at_once == 1:
         return kernel_of_points(found)
-    parts = rows.split(_channels_at_once(channels), 2)  # type: ignore[no-untyped-call]
-    return torch.cat([kernel_of_points(torch.bmm(part.transpose(1, 2), columns)) for part in parts])
+    some, kernel = _channels_at_once(channels), empty(out_channels, channels, 3, 3)
+    for start in range(0, out_channels, some):
+        of_some = torch.bmm(rows[:, :, start : start + some].transpose(1, 2), columns)
+        kernel[start : start + some] = kernel_of_points(of_some)
+    return kernel
 
 
 def _channels_at_once(others: int) -> int:
@@ -204,7 +207,8 @@ class _KeptInOrder:
         self.blocks, self.out_channels = blocks, out_channels
         buffer = empty(*blocks.shape, 4, channels)
         self.points = [buffer.permute(3, 0, 1, 2, 4)] * 4
-        self._map = buffer.flatten(3).permute(0, 3, 1, 2)
+        # As one image, because oneDNN's order of a kernel depends on the pixels of one.
+        self._map = buffer.view(1, -1, blocks.shape[2], 4 * channels).permute(0, 3, 1, 2)
         self._kernels = [*packed(self._map.shape)]
 
     def of_rows(self, write: Callable[[int], object]) -> Iterator[Sequence[Tensor]]:
@@ -212,7 +216,7 @@ class _KeptInOrder:
         for row, kernel in enumerate(self._kernels):
             write(row)
             found = torch.ops.mkldnn._convolution_pointwise.default(self._map, kernel, None, *_FORM, "none", [], "")
-            yield found.permute(0, 2, 3, 1).split(self.out_channels, 3)
+            yield found.permute(0, 2, 3, 1).view(*self.blocks.shape, 4, self.out_channels).unbind(3)
 
 
 class _AsTheyAre:
@@ -242,7 +246,7 @@ _FORM = ((0, 0), (1, 1), (1, 1), 4)
 
 
 def packed_points(weight: Tensor, size: Sequence[int], turned: bool = False) -> Iterator[Tensor]:
-    """Yield each row of points of a kernel (O, C, 3, 3) in oneDNN's order for maps (N, 4 × C, rows, columns)."""
+    """Yield each row of points of a kernel (O, C, 3, 3) in oneDNN's order for maps (1, 4 × C, rows, columns)."""
     weight = weight.contiguous()
     for row in range(4):
         points = points_of_kernel(weight, turned, row).flatten(0, 1)[:, :, None, None]
