@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -217,6 +218,24 @@ def test_each_number_of_threads_gets_its_order(dtype: torch.dtype) -> None:
         torch.set_num_threads(usual)
     if not different:
         pytest.skip("on this processor oneDNN's orders do not depend on the number of threads")
+
+
+@needs_operators
+def test_one_of_several_tensors_tells_whether_all_are_there() -> None:
+    """For a size whose order is known, only the first is packed again."""
+    weight, packs, made = drawn(64, 64, 1, 1), Packs(), []
+
+    def make(size: torch.Size) -> Iterator[Tensor]:
+        for number in range(4):
+            made.append((tuple(size), number))
+            yield packing._packed(weight, Form(), size)
+
+    first, second = torch.Size((1, 64, 16, 16)), torch.Size((1, 64, 16, 32))
+    kept = packs.of_size("", weight, first, lambda: make(first))
+    assert len(kept) == 4
+    assert packs.of_size("", weight, second, lambda: make(second)) is kept
+    assert packs.of_size("", weight, second, lambda: make(second)) is kept
+    assert made == [*((tuple(first), number) for number in range(4)), (tuple(second), 0)]
 
 
 @needs_operators

@@ -19,7 +19,14 @@ from unetzoo.nn import packing, tiles, winograd
 from unetzoo.nn.convolutions import ConcatConv
 from unetzoo.nn.packing import PackedConv, pack
 from unetzoo.nn.remaking import Convolution
-from unetzoo.nn.tiles import Blocks, Outputs, Pairs, Windows, kernel_of_points, points_of_kernel
+from unetzoo.nn.tiles import (
+    Blocks,
+    GradientTransform,
+    InputTransform,
+    OutputTransform,
+    kernel_of_points,
+    points_of_kernel,
+)
 from unetzoo.nn.winograd import Ways, by_points, gains, input_gradient, kernel_gradient, ways_in_training
 
 pytestmark = pytest.mark.skipif(not packing._has_operators(), reason="this torch was built without oneDNN")
@@ -86,7 +93,7 @@ def test_points_are_those_of_the_paper() -> None:
     x, weight, grad = drawn(1, 4, 4, 5), drawn(3, 5, 3, 3, seed=1), drawn(1, 2, 2, 3, seed=2)
     blocks = Blocks.of(1, 2, 2, 8)
     points = torch.empty(4, 4, 1, 1, 1, 5)
-    windows = Windows(blocks, points.unbind())
+    windows = InputTransform(blocks, points.unbind())
     windows.move(x, (0, 0, 0))
     for row in range(4):
         windows.write(row)
@@ -98,7 +105,7 @@ def test_points_are_those_of_the_paper() -> None:
     torch.testing.assert_close(kernel.double(), expected, rtol=0, atol=1e-6)
 
     of_grad = torch.empty(4, 4, 1, 1, 1, 3)
-    pairs = Pairs(blocks, of_grad.unbind())
+    pairs = GradientTransform(blocks, of_grad.unbind())
     pairs.move(grad, (0, 0, 0))
     for row in range(4):
         pairs.write(row)
@@ -108,7 +115,7 @@ def test_points_are_those_of_the_paper() -> None:
     expected = torch.einsum("ir,jc,ijod->odrc", G, G, of_kernel)
     torch.testing.assert_close(kernel_of_points(product).double(), expected, rtol=0, atol=1e-5)
 
-    outputs, out = Outputs(blocks, 3), torch.empty(1, 2, 2, 3)
+    outputs, out = OutputTransform(blocks, 3), torch.empty(1, 2, 2, 3)
     products = drawn(4, 4, 1, 1, 1, 3, seed=3)
     for row in range(4):
         outputs.read(row, products[row].clone().unbind())
@@ -148,7 +155,6 @@ def test_layouts_of_what_is_given_do_not_matter() -> None:
         expected = torch.autograd.grad(F.conv2d(*given, padding=1).sum(), given)
         torch.testing.assert_close(input_gradient(ones, weight, (1, 1)), expected[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(kernel_gradient(ones, x, (1, 1)), expected[1], rtol=0, atol=1e-4)
-    assert torch.equal(by_points(last(wide)[:, 2:7], weight), by_points(last(wide)[:, 2:7], weight))
 
 
 def test_no_pixel_reaches_further_than_the_kernel(way: str) -> None:
@@ -162,7 +168,7 @@ def test_no_pixel_reaches_further_than_the_kernel(way: str) -> None:
 
 
 def test_rounding_is_no_worse_than_that_of_torch() -> None:
-    """Root of the mean square, of sums over 512 channels, which are averages of positive maps as after a ReLU."""
+    """Mean square of the errors of sums over 512 channels, of positive maps as after a ReLU."""
     x, weight = last(drawn(1, 512, 16, 16).relu()), drawn(64, 512, 3, 3, seed=1)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     ours, theirs = (
@@ -182,7 +188,16 @@ def test_where_it_is_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not gains(last(x[:, :, :8, :8]), weight, (1, 1))
         few = last(torch.ones(2, 64, 128, 128)), torch.ones(64, 64, 3, 3)
         assert ways_in_training(*few, (1, 1)) == Ways(False, False, True)
+        assert ways_in_training(last(few[0][..., :32, :32]), few[1], (1, 1)) == Ways()
+        narrow = last(torch.ones(2, 256, 64, 64)), torch.ones(64, 256, 3, 3)
+        assert gains(*narrow, (1, 1))
+        for channels, own in ((96, False), (100, True)):
+            assert gains(last(torch.ones(2, channels, 64, 64)), torch.ones(channels, channels, 3, 3), (1, 1)) == own
+        small = last(torch.ones(2, 512, 12, 12)), torch.ones(512, 512, 3, 3)  # 72 tiles
+        assert not gains(*small, (1, 1))
+        assert gains(*small, (1, 1), kept=True)
         torch.set_num_threads(2)
+        assert not gains(*narrow, (1, 1))
         assert ways_in_training(*few, (1, 1)) == Ways()
         assert ways_in_training(x, weight, (1, 1)) == Ways(True, True, True)
     finally:
@@ -319,13 +334,41 @@ def test_what_torch_refuses_is_refused(always: list[str]) -> None:
 
 
 def test_points_of_a_kernel_are_made_for_some_channels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which needs less memory, and gives the same."""
+    """Which needs less memory, and gives what the definition does in float64."""
     x, weight, grad = last(drawn(2, 80, 8, 8)), drawn(150, 80, 3, 3, seed=1), last(drawn(2, 150, 8, 8, seed=2))
-    whole = by_points(x, weight), input_gradient(grad, weight, (1, 1)), kernel_gradient(grad, x, (1, 1))
+    wide = [each.double().requires_grad_() for each in (x, weight)]
+    expected = F.conv2d(*wide, padding=1)
+    wanted = [expected.detach(), *torch.autograd.grad(expected, wide, grad.double())]
+    made: list[int] = []
+
+    def counted(kernel: Tensor, turned: bool = False, row: int | None = None) -> Tensor:
+        made.append(kernel.shape[int(turned)])
+        return points_of_kernel(kernel, turned, row)
+
+    def counted_back(points: Tensor) -> Tensor:
+        made.append(points.shape[1])
+        return kernel_of_points(points)
+
     monkeypatch.setattr(winograd, "MOST_AT_ONCE", 1)
-    parts = by_points(x, weight), input_gradient(grad, weight, (1, 1)), kernel_gradient(grad, x, (1, 1))
-    for a, b in zip(whole, parts, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+    monkeypatch.setattr(winograd, "points_of_kernel", counted)
+    monkeypatch.setattr(winograd, "kernel_of_points", counted_back)
+    found = by_points(x, weight), input_gradient(grad, weight, (1, 1)), kernel_gradient(grad, x, (1, 1))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-6 * float(b.abs().max()))
+    assert made == [64, 64, 22, 64, 16, 64, 64, 22]
+
+
+def test_what_is_too_large_or_no_number(way: str) -> None:
+    """As the documentation says: a sum of four pixels overflows, and a pixel reaches all taps of its channel alone."""
+    x, weight = last(torch.full((1, 3, 8, 8), 1e38)), torch.full((4, 3, 3, 3), 1e-3)
+    assert F.conv2d(x, weight, padding=1).isfinite().all()
+    assert not by_points(x, weight).isfinite().all()
+    grad = last(drawn(1, 4, 8, 8))
+    x = last(drawn(1, 3, 8, 8))
+    x[0, 1, 0, 0] = torch.nan
+    broken = kernel_gradient(grad, x, (1, 1)).isnan()
+    assert broken[:, 1].all()
+    assert not broken[:, [0, 2]].any()
 
 
 def test_only_float32_joins_maps_for_it() -> None:

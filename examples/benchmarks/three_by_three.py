@@ -1,8 +1,8 @@
 """3×3 convolutions by Winograd's algorithm against oneDNN's: ``python examples/benchmarks/three_by_three.py``.
 
-Each part of a layer is timed alternately in both ways. The table has the ratios of the medians: above 1, Winograd's
-algorithm is faster. Its last column says where ``unetzoo.nn.winograd`` uses it with so many threads: in optimised
-copies, forward, for the gradient of the input, and for that of the kernel.
+Each part of a layer is timed alternately in both ways, with channels last. The table has the ratios of the medians:
+above 1, Winograd's algorithm is faster. Its last column says where ``unetzoo.nn.winograd`` uses it with this number of
+threads: in optimised copies, forward, for the gradient of the input, and for that of the kernel.
 """
 
 import argparse
@@ -56,14 +56,14 @@ def parts(x: Tensor, weight: Tensor, grad: Tensor) -> list[tuple[Callable[[], ob
 
     pointwise = torch.ops.mkldnn._convolution_pointwise
     return [
-        (partial(pointwise, x, packed, None, ones, ones, ones, 1, "none", [], ""), partial(ours, x, weight, kept)),
-        (partial(F.conv2d, x, weight, padding=1), partial(ours, x, weight)),
+        (partial(pointwise, x, packed, None, ones, ones, ones, 1, "none", [], ""), partial(convolved, x, weight, kept)),
+        (partial(F.conv2d, x, weight, padding=1), partial(convolved, x, weight)),
         (partial(backward, [True, False, False]), partial(winograd.input_gradient, grad, weight, ones)),
         (partial(backward, [False, True, False]), partial(winograd.kernel_gradient, grad, x, ones)),
     ]
 
 
-def ours(x: Tensor, weight: Tensor, packed: winograd.Packed | None = None) -> Tensor:
+def convolved(x: Tensor, weight: Tensor, packed: winograd.Packed | None = None) -> Tensor:
     """Return the convolution by points."""
     return winograd.by_points(x, weight, packed=packed)
 

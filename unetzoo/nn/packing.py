@@ -3,7 +3,8 @@
 torch's convolution lets oneDNN reorder the weight at every call, which takes as long as the arithmetic if maps are
 small, and activations and sums then read and write the complete map again. The operators that ``torch.compile`` calls,
 ``torch.ops.mkldnn``, take a weight that was packed before, and apply the sum and the activation before they write. A
-1×1 convolution of few pixels without a sum is a matrix product, which is as fast with the weight as it is.
+1×1 convolution of few pixels without a sum is a matrix product, which is as fast with the weight as it is; a 3×3
+convolution of many channels has fewer products (:mod:`unetzoo.nn.winograd`).
 """
 
 from __future__ import annotations

@@ -53,27 +53,26 @@ class Convolution(Form):
         """Return the gradients of x, weight and bias, None for those that are not needed."""
         if self._by_taps(x, weight) and not of_several(grad):
             return few_output_gradients(grad, x, weight, self.padding, needed)
-        ways = self._ways(x, weight) if not (torch.is_grad_enabled() or of_several(grad)) else winograd.Ways()
+        recorded = torch.is_grad_enabled() or of_several(grad)
+        ways = winograd.Ways() if recorded else self._ways(x, weight)
         for_x = winograd.input_gradient(grad, weight, self.padding) if needed[0] and ways.input_gradient else None
         for_weight = self._weight_gradient(grad, x, weight, ways.kernel_gradient) if needed[1] else None
         # Not torch's for the bias alone: it would compute the gradient of the weight as well.
         for_bias = grad.sum((0, 2, 3)) if needed[2] and for_weight is not None else None
-        rest = (needed[0] and for_x is None, needed[1] and for_weight is None, needed[2] and for_bias is None)
+        own = (for_x, for_weight, for_bias)
+        rest = [need and found is None for need, found in zip(needed, own, strict=True)]
         if not any(rest):
-            return for_x, for_weight, for_bias
+            return own
         heavy = heavy_in_training(x, weight, grad.numel()) and not of_several(grad)
         if heavy:
             grad, x = grad.contiguous(), x.contiguous()
-        rest_x, rest_weight, rest_bias = torch.ops.aten.convolution_backward(
+        theirs = torch.ops.aten.convolution_backward(
             grad, x, weight, [len(weight)], self.stride, self.padding, self.dilation, False, (0, 0), self.groups, rest
         )
-        if heavy and rest[0]:
-            rest_x = rest_x.contiguous(memory_format=torch.channels_last)
-        return (
-            rest_x if rest[0] else for_x,
-            rest_weight if rest[1] else for_weight,
-            rest_bias if rest[2] else for_bias,
-        )
+        for_x, for_weight, for_bias = (b if left else a for a, b, left in zip(own, theirs, rest, strict=True))
+        if heavy and for_x is not None:
+            for_x = for_x.contiguous(memory_format=torch.channels_last)
+        return for_x, for_weight, for_bias
 
     def recorded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the same, recorded by autograd with this backward pass; ``x`` is kept."""

@@ -1,7 +1,9 @@
-"""Tiles of 2×2 pixels, and the 16 points from which Winograd's F(2×2, 3×3) makes them: additions and halves.
+"""The transforms of Winograd's F(2×2, 3×3), which need only additions and halves, of blocks of tiles.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.1; the matrices are theirs. Maps
-have their channels last here, (N, H, W, C), and are float32 on the CPU.
+A tile is 2×2 pixels of a convolution's output. Its 4×4 points are the values after a transform: of the 4×4 pixels of
+the input around it, of the 3×3 kernel, of the products of both, or of a gradient. Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks" (2016), section 4.1; the matrices are theirs. Maps have their channels last here,
+(N, H, W, C), and are float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -18,21 +20,23 @@ POINTS = 16
 """Points of a tile: 4×4."""
 
 BLOCK, FEWEST = 2**17, 256
-"""Tiles of a block × channels in and out, for each thread, so that what is made of them stays in the processor's cache;
-and the fewest tiles, because products of fewer are slow."""
+"""Tiles of a block × (channels in + channels out), for each thread, so that their points stay in the processor's cache;
+and the fewest tiles of a block, because products of fewer are slow."""
 WIDEST = 128
 """Tiles of a block next to each other."""
 
 _HALVES = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
-_TAPS = [[a * b for a in down for b in across] for down in _HALVES for across in _HALVES]
-"""16 × 9: makes the 16 points of a kernel of its 9 taps (G of the paper, for rows and columns)."""
+_KERNEL_TRANSFORM = [[a * b for a in down for b in across] for down in _HALVES for across in _HALVES]
+"""16 × 9: makes the 16 points of a kernel from its 9 taps (G ⊗ G, with G of the paper)."""
 _SIGNS = (1.0, 1.0, 1.0, -1.0)
 _SIGNS_OF_POINTS = [a * b for a in _SIGNS for b in _SIGNS]
-_SIGNED_TAPS = [[sign * tap for tap in taps] for sign, taps in zip(_SIGNS_OF_POINTS, _TAPS, strict=True)]
-"""The same, with the signs that :class:`Pairs` leaves out."""
+_SIGNED_TRANSFORM = [
+    [sign * tap for tap in taps] for sign, taps in zip(_SIGNS_OF_POINTS, _KERNEL_TRANSFORM, strict=True)
+]
+"""The same, with the signs that :class:`GradientTransform` leaves out."""
 
 Step = Callable[[], Tensor]
-"""Writes one tensor that is made from others, which were read before."""
+"""Reads views of one buffer, and writes to another."""
 
 
 def empty(*shape: int) -> Tensor:
@@ -114,8 +118,8 @@ class _Window:
         self.pixels[within] = x[tuple(slice(low, high) for _, low, high in spans)]
 
 
-class Windows:
-    """The points of the 4×4 pixels around each tile, of one block after the other (Bᵀ d B of the paper).
+class InputTransform:
+    """The points of the 4×4 pixels around each tile (Bᵀ d B of the paper).
 
     Args:
         blocks: those of the output.
@@ -123,12 +127,20 @@ class Windows:
             be the same for all.
     """
 
+    overlap = 2
+    """Pixels down and across that a block needs besides those of its tiles."""
+
     def __init__(self, blocks: Blocks, points: Sequence[Tensor]) -> None:
         (count, rows, columns), channels = blocks.shape, points[0].shape[-1]
-        self._window = _Window(count, 2 * rows + 2, 2 * columns + 2, channels)
-        halfway = empty(count, rows, 2 * columns + 2, channels)
-        down = _of_fours(self._window.pixels, 1, [halfway] * 4)
-        self._steps = [[step, *_of_fours(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
+        across = 2 * columns + self.overlap
+        self._window = _Window(count, 2 * rows + self.overlap, across, channels)
+        halfway = empty(count, rows, across, channels)
+        down = self._along(self._window.pixels, 1, [halfway] * 4)
+        self._steps = [[step, *self._along(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
+
+    @staticmethod
+    def _along(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
+        return _of_windows(x, dim, out)
 
     def move(self, x: Tensor, start: Sequence[int]) -> None:
         """Take ``x`` (N, H, W, C) from ``start`` on: image, row and column, which may be negative."""
@@ -140,18 +152,20 @@ class Windows:
             step()
 
 
-class Pairs(Windows):
-    """The points of the 2×2 pixels of each tile of a gradient, likewise (A y Aᵀ, but for the sign of the last ones)."""
+class GradientTransform(InputTransform):
+    """The points of the 2×2 pixels of each tile of a gradient (A y Aᵀ of the paper), but for signs.
 
-    def __init__(self, blocks: Blocks, points: Sequence[Tensor]) -> None:
-        (count, rows, columns), channels = blocks.shape, points[0].shape[-1]
-        self._window = _Window(count, 2 * rows, 2 * columns, channels)
-        halfway = empty(count, rows, 2 * columns, channels)
-        down = _of_twos(self._window.pixels, 1, [halfway] * 4)
-        self._steps = [[step, *_of_twos(halfway, 2, row.unbind())] for step, row in zip(down, points, strict=True)]
+    Those of the last row and of the last column have the opposite sign, which :func:`kernel_of_points` puts right.
+    """
+
+    overlap = 0
+
+    @staticmethod
+    def _along(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
+        return _of_pairs(x, dim, out)
 
 
-def _of_fours(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
+def _of_windows(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
     """Return what makes the 4 points of every 4 pixels along ``dim``, which begin at every second."""
     last = x.shape[dim] - 2
     zeroth, first, second, third = (_every_second(x, dim, tap, tap + last) for tap in range(4))
@@ -163,7 +177,7 @@ def _of_fours(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
     ]
 
 
-def _of_twos(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
+def _of_pairs(x: Tensor, dim: int, out: Sequence[Tensor]) -> list[Step]:
     """Return what makes the 4 points of every 2 pixels along ``dim``."""
     even, odd = (_every_second(x, dim, tap, x.shape[dim]) for tap in range(2))
     return [
@@ -178,8 +192,8 @@ def _every_second(x: Tensor, dim: int, start: int, stop: int) -> Tensor:
     return x[(slice(None),) * dim + (slice(start, stop, 2),)]
 
 
-class Outputs:
-    """The 2×2 pixels of the tiles of one block after the other, from their products (Aᵀ m A of the paper)."""
+class OutputTransform:
+    """The 2×2 pixels of each tile of a block, from the products of its points (Aᵀ m A of the paper)."""
 
     def __init__(self, blocks: Blocks, channels: int) -> None:
         shape = (*blocks.shape, 2, channels)
@@ -216,12 +230,12 @@ def points_of_kernel(weight: Tensor, turned: bool = False, row: int | None = Non
         turned: by half a turn, as for the gradient of a convolution's input.
         row: of points; None: all.
     """
-    taps = weight.new_tensor(_TAPS if row is None else _TAPS[4 * row : 4 * row + 4])
+    taps = weight.new_tensor(_KERNEL_TRANSFORM if row is None else _KERNEL_TRANSFORM[4 * row : 4 * row + 4])
     points = torch.mm(taps.flip(1) if turned else taps, weight.reshape(-1, 9).t())
     return points.view(-1, *weight.shape[:2])
 
 
 def kernel_of_points(points: Tensor) -> Tensor:
-    """Return the gradient (O, C, 3, 3) of a kernel from that of its points (16, O, C), as :class:`Pairs` gives it."""
-    taps = torch.mm(points.new_tensor(_SIGNED_TAPS).t(), points.view(POINTS, -1))
+    """Return the gradient (O, C, 3, 3) of a kernel from its points (16, O, C), of :class:`GradientTransform`."""
+    taps = torch.mm(points.new_tensor(_SIGNED_TRANSFORM).t(), points.view(POINTS, -1))
     return taps.t().contiguous().view(*points.shape[1:], 3, 3)  # far faster than a product that writes the transpose

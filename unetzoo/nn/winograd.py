@@ -1,11 +1,15 @@
 """3×3 convolutions of many channels on the CPU, with 2.25 times fewer multiplications: Winograd's F(2×2, 3×3).
 
 Each 2×2 pixels of the output are made of 4×4 pixels of the input by way of 16 products for each pair of channels, where
-the definition needs 36; :mod:`unetzoo.nn.tiles` has the additions before and after. Each sum has as many terms as there
-are channels, in place of nine times as many, so rounding errors are smaller than those of oneDNN's own convolution. No
-pixel of the output reads one that the definition does not. But where much larger pixels cancel beside it, it is
-rounded as they are; what is infinite in the input, or a sum of four pixels beyond the largest number, becomes NaN or
-infinite; and in the gradient of a kernel, what is no number reaches all nine taps of its channels.
+the definition needs 36; :mod:`unetzoo.nn.tiles` has the additions before and after. All functions take and return
+float32 maps on the CPU, (N, C, H, W), best with channels last, of convolutions with stride and dilation 1, one group,
+and a padding of 0 to 2.
+
+Each sum has as many terms as there are channels, in place of nine times as many, so rounding errors are smaller than
+those of oneDNN's own convolution. No pixel of the output reads one that the definition does not. But if one of the
+pixels is much larger than the others, and its weight near zero, the error is relative to that pixel; where the sum of
+four neighbours is too large for float32, the result is infinite or NaN; and in the gradient of a kernel, what is no
+number reaches all nine taps of its channels.
 """
 
 from __future__ import annotations
@@ -22,9 +26,9 @@ from unetzoo.nn.programs import only_backward, transformed
 from unetzoo.nn.tiles import (
     POINTS,
     Blocks,
-    Outputs,
-    Pairs,
-    Windows,
+    GradientTransform,
+    InputTransform,
+    OutputTransform,
     empty,
     kernel_of_points,
     points_of_kernel,
@@ -32,8 +36,8 @@ from unetzoo.nn.tiles import (
 )
 
 MANY = 512
-"""Tiles of a batch from which the points of a kernel are brought into oneDNN's order, for products of one block after
-the other; up to here all tiles are one block."""
+"""Tiles of a batch from which they are shared out in blocks, and the points of a kernel are packed for oneDNN; below,
+all tiles are one block, for which packing takes too long."""
 
 CHANNELS, CHANNELS_OF_THREADS = 50, 80
 """C · O / (C + O) from which this is faster than oneDNN's convolution: the products saved for each addition; and with
@@ -41,11 +45,15 @@ several threads, which wait for each other after each of many short operators.""
 CHANNELS_OF_KERNEL, MANY_OF_KERNEL = 32, 2048
 """The same for gradients of kernels with a single thread, where oneDNN is slower; and tiles from which this is so."""
 WORK = 4 * 10**8
-"""Multiplications of the definition for each thread, from which Python's share does not matter."""
+"""Multiply-adds of the definition for each thread, below which the time of Python outweighs the gain."""
 MOST_AT_ONCE = 2**22
 """Numbers of the points of a kernel that are made at once where all tiles are one block, to save memory."""
 FEWEST_TILES, FEWEST_KEPT = 128, 64
-"""Tiles of a batch from which it pays to make the points of a kernel; and if they are kept."""
+"""Tiles of a batch from which this is used; and if the points of the kernel are kept, as in optimised copies."""
+
+_FOUR_GROUPS = ((0, 0), (1, 1), (1, 1), 4)
+"""Padding, stride, dilation and groups of the 1×1 convolution that multiplies a row of four points."""
+_NOTHING_AFTER: tuple[str, list[float], str] = ("none", [], "")
 
 Packed = Callable[[Sequence[int]], Iterable[Tensor]]
 """Returns what :func:`packed_points` makes for maps of a size (1, 4 × C, rows, columns)."""
@@ -95,7 +103,8 @@ def joins(x: Tensor, weight: Tensor) -> bool:
 
     The additions for the gradient of the result are made once then.
     """
-    return weight.shape[2:] == (3, 3) and _computes(x, weight) and _pays(x[:, 0].numel() // 4, weight)
+    tiles = x[:, 0].numel() // 4  # but for the border
+    return weight.shape[2:] == (3, 3) and _computes(x, weight) and _pays(tiles, weight)
 
 
 def _pays(tiles: int, weight: Tensor, of_kernel: bool = False) -> bool:
@@ -124,7 +133,8 @@ def _computes(x: Tensor, weight: Tensor) -> bool:
     """Whether torch runs the program itself, in float32, with the operators that are needed."""
     if transformed() or torch.is_autocast_enabled("cpu"):  # which would round the products
         return False
-    return multiplies(x, weight) and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
+    names = ("_convolution_pointwise", "_reorder_convolution_weight")
+    return multiplies(x, weight) and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _tiles_after(x: Tensor, padding: Sequence[int]) -> int:
@@ -167,7 +177,10 @@ def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
     blocks = Blocks.of(images, height, width, channels + out_channels, fewest=MANY)
     at_once = 4 if blocks.tiles >= tiles_of(images, height, width) else 1  # rows of points; all if there are few tiles
     of_x, of_grad = (empty(at_once, 4, *blocks.shape, depth) for depth in (channels, out_channels))
-    windows, pairs = (kind(blocks, [*points] * (4 // at_once)) for kind, points in ((Windows, of_x), (Pairs, of_grad)))
+    windows, pairs = (
+        kind(blocks, [*points] * (4 // at_once))
+        for kind, points in ((InputTransform, of_x), (GradientTransform, of_grad))
+    )
     rows, columns = (points.view(4 * at_once, blocks.tiles, -1) for points in (of_grad, of_x))
     found, before = empty(0 if at_once == 4 else POINTS, out_channels, channels), 0.0
     for image, row, column in blocks:
@@ -176,7 +189,7 @@ def kernel_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
         for number in range(4):
             windows.write(number)
             pairs.write(number)
-            if at_once == 1:
+            if at_once == 1:  # MKL's product, because oneDNN's have no operator for many, or transposed, matrices
                 part = found[4 * number : 4 * number + 4]
                 part.baddbmm_(rows.transpose(1, 2), columns, beta=before)
         before = 1.0
@@ -194,8 +207,8 @@ def _channels_at_once(others: int) -> int:
     return max(64, MOST_AT_ONCE // (POINTS * others))
 
 
-class _KeptInOrder:
-    """Products of the points of one block after the other with a kernel that is in oneDNN's order.
+class _PackedProducts:
+    """Products of the points of one block after the other with a kernel that is packed for oneDNN.
 
     Attributes:
         blocks: those of the output.
@@ -215,12 +228,14 @@ class _KeptInOrder:
         """Yield the products, four of (N, rows, columns, O), of each row of points that ``write`` writes."""
         for row, kernel in enumerate(self._kernels):
             write(row)
-            found = torch.ops.mkldnn._convolution_pointwise.default(self._map, kernel, None, *_FORM, "none", [], "")
+            found = torch.ops.mkldnn._convolution_pointwise.default(
+                self._map, kernel, None, *_FOUR_GROUPS, "none", [], ""
+            )
             yield found.permute(0, 2, 3, 1).view(*self.blocks.shape, 4, self.out_channels).unbind(3)
 
 
-class _AsTheyAre:
-    """The same with the points of a kernel in any order: for all tiles in one block, and some channels at once."""
+class _UnpackedProducts:
+    """The same of all tiles in one block, with a kernel that is not packed: its points are made a part at a time."""
 
     def __init__(self, blocks: Blocks, weight: Tensor, turned: bool) -> None:
         self.blocks, self._weight, self._turned = blocks, weight, turned
@@ -242,40 +257,39 @@ class _AsTheyAre:
             yield found.unbind()
 
 
-_FORM = ((0, 0), (1, 1), (1, 1), 4)
-
-
 def packed_points(weight: Tensor, size: Sequence[int], turned: bool = False) -> Iterator[Tensor]:
     """Yield each row of points of a kernel (O, C, 3, 3) in oneDNN's order for maps (1, 4 × C, rows, columns)."""
     weight = weight.contiguous()
     for row in range(4):
         points = points_of_kernel(weight, turned, row).flatten(0, 1)[:, :, None, None]
-        yield torch.ops.mkldnn._reorder_convolution_weight(points, *_FORM, list(size))
+        yield torch.ops.mkldnn._reorder_convolution_weight(points, *_FOUR_GROUPS, list(size))
 
 
 def _products(
     x: Tensor, weight: Tensor, padding: Sequence[int], turned: bool, packed: Packed | None = None
-) -> _KeptInOrder | _AsTheyAre:
+) -> _PackedProducts | _UnpackedProducts:
     """Return what multiplies for a convolution of ``x`` with ``weight``, or, turned, for that of a gradient."""
     (images, channels, height, width), both = x.shape, sum(weight.shape[:2])
     size = height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
-    if packed is None and tiles_of(images, *size) < MANY:
-        return _AsTheyAre(Blocks.of(images, *size, both, fewest=MANY), weight, turned)
+    tiles = tiles_of(images, *size)
+    whole = Blocks.of(images, *size, both, fewest=MANY)
+    if packed is None and tiles < MANY and whole.tiles >= tiles:
+        return _UnpackedProducts(whole, weight, turned)
     if packed is None:
         packed = partial(packed_points, weight.transpose(0, 1) if turned else weight, turned=turned)
-    return _KeptInOrder(Blocks.of(images, *size, both), channels, both - channels, packed)
+    return _PackedProducts(Blocks.of(images, *size, both), channels, both - channels, packed)
 
 
 def _convolved(
     x: Tensor,
     padding: Sequence[int],
-    products: _KeptInOrder | _AsTheyAre,
+    products: _PackedProducts | _UnpackedProducts,
     bias: Tensor | None = None,
     add: Tensor | None = None,
     act: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
-    blocks, windows = products.blocks, Windows(products.blocks, products.points)
-    outputs = Outputs(blocks, products.out_channels)
+    blocks, windows = products.blocks, InputTransform(products.blocks, products.points)
+    outputs = OutputTransform(blocks, products.out_channels)
     # Not a view of what is written below: autograd does not let sums be added in place to a view.
     shape = (blocks.images, products.out_channels, blocks.height, blocks.width)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
