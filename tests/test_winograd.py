@@ -15,11 +15,12 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
-from unetzoo.nn import packing, tiles, winograd
+from unetzoo.nn import packing, winograd, winograd_tiles
 from unetzoo.nn.convolutions import ConcatConv
 from unetzoo.nn.packing import PackedConv, pack
 from unetzoo.nn.remaking import Convolution
-from unetzoo.nn.tiles import (
+from unetzoo.nn.winograd import Ways, by_points, gains, input_gradient, kernel_gradient, ways_in_training
+from unetzoo.nn.winograd_tiles import (
     Blocks,
     GradientTransform,
     InputTransform,
@@ -27,7 +28,6 @@ from unetzoo.nn.tiles import (
     kernel_of_points,
     points_of_kernel,
 )
-from unetzoo.nn.winograd import Ways, by_points, gains, input_gradient, kernel_gradient, ways_in_training
 
 pytestmark = pytest.mark.skipif(not packing._has_operators(), reason="this torch was built without oneDNN")
 
@@ -61,9 +61,9 @@ def check(found: Tensor | None, expected: Tensor, terms: Tensor) -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of the ways to share tiles out and to multiply."""
     if request.param != "one block":
-        monkeypatch.setattr(tiles, "BLOCK", 64)
-        monkeypatch.setattr(tiles, "FEWEST", 3)
-        monkeypatch.setattr(tiles, "WIDEST", 40)
+        monkeypatch.setattr(winograd_tiles, "BLOCK", 64)
+        monkeypatch.setattr(winograd_tiles, "FEWEST", 3)
+        monkeypatch.setattr(winograd_tiles, "WIDEST", 40)
         monkeypatch.setattr(winograd, "MANY", 3 if request.param == "many blocks" else 0)
     return str(request.param)
 
@@ -88,15 +88,21 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return taken
 
 
+def transformed(kind: type[InputTransform], blocks: Blocks, x: Tensor) -> Tensor:
+    """Return the points (4, 4, N, rows, columns, C) of the first block of ``x`` (N, H, W, C)."""
+    points = torch.empty(4, 4, *blocks.shape, x.shape[-1])
+    transform = kind(blocks, points.unbind())
+    transform.move(x, (0, 0, 0))
+    for row in range(4):
+        transform.write(row)
+    return points
+
+
 def test_points_are_those_of_the_paper() -> None:
     """A tile, a kernel, a gradient and an output, each by the matrices in float64."""
     x, weight, grad = drawn(1, 4, 4, 5), drawn(3, 5, 3, 3, seed=1), drawn(1, 2, 2, 3, seed=2)
     blocks = Blocks.of(1, 2, 2, 8)
-    points = torch.empty(4, 4, 1, 1, 1, 5)
-    windows = InputTransform(blocks, points.unbind())
-    windows.move(x, (0, 0, 0))
-    for row in range(4):
-        windows.write(row)
+    points = transformed(InputTransform, blocks, x)
     expected = torch.einsum("ir,jc,rcd->ijd", BT, BT, x[0].double())
     torch.testing.assert_close(points[:, :, 0, 0, 0].double(), expected, rtol=0, atol=1e-6)
 
@@ -104,11 +110,7 @@ def test_points_are_those_of_the_paper() -> None:
     expected = torch.einsum("ir,jc,odrc->ijod", G, G, weight.double())
     torch.testing.assert_close(kernel.double(), expected, rtol=0, atol=1e-6)
 
-    of_grad = torch.empty(4, 4, 1, 1, 1, 3)
-    pairs = GradientTransform(blocks, of_grad.unbind())
-    pairs.move(grad, (0, 0, 0))
-    for row in range(4):
-        pairs.write(row)
+    of_grad = transformed(GradientTransform, blocks, grad)
     spread = torch.einsum("ri,cj,rco->ijo", AT, AT, grad[0].double())
     of_kernel = torch.einsum("ijo,ijd->ijod", spread, torch.einsum("ir,jc,rcd->ijd", BT, BT, x[0].double()))
     product = torch.einsum("ijo,ijd->ijod", of_grad[:, :, 0, 0, 0], points[:, :, 0, 0, 0]).flatten(0, 1)

@@ -1,9 +1,9 @@
 """3×3 convolutions of many channels on the CPU, with 2.25 times fewer multiplications: Winograd's F(2×2, 3×3).
 
 Each 2×2 pixels of the output are made of 4×4 pixels of the input by way of 16 products for each pair of channels, where
-the definition needs 36; :mod:`unetzoo.nn.tiles` has the additions before and after. All functions take and return
-float32 maps on the CPU, (N, C, H, W), best with channels last, of convolutions with stride and dilation 1, one group,
-and a padding of 0 to 2.
+the definition needs 36; :mod:`unetzoo.nn.winograd_tiles` has the additions before and after. All functions take and
+return float32 maps on the CPU, (N, C, H, W), best with channels last, of convolutions with stride and dilation 1, one
+group, and a padding of 0 to 2.
 
 Each sum has as many terms as there are channels, in place of nine times as many, so rounding errors are smaller than
 those of oneDNN's own convolution. No pixel of the output reads one that the definition does not. But if one of the
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unetzoo.nn.pointwise import multiplies
 from unetzoo.nn.programs import only_backward, transformed
-from unetzoo.nn.tiles import (
+from unetzoo.nn.winograd_tiles import (
     POINTS,
     Blocks,
     GradientTransform,
