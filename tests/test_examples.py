@@ -32,6 +32,7 @@ from unetzoo import augmentation, drawing, images
 from unetzoo.data import Labels, find_samples
 from unetzoo.drawing import CLASSES, draw_shapes
 from unetzoo.errors import ConfigError, HubError, InputError
+from unetzoo.nn import convolutions, winograd
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -497,6 +498,28 @@ def test_the_benchmark_for_gpus(
     assert [*found["seconds"]] == [*parts]
     assert all(found[part] for part in parts)
     assert all(row["difference"] <= row["allowed"] for row in found.get("equalities", []))
+
+
+def test_the_plain_layer_of_the_benchmarks_is_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What layers are timed against has none of their faster ways, forward or backward: they would be in both times."""
+    monkeypatch.syspath_prepend(EXAMPLES / "benchmarks")
+    plain = runpy.run_path(str(EXAMPLES / "benchmarks" / "gpu_forms.py"))["plain"]
+    conv = convolutions.ConcatConv(512, 256, 3, 1, bias=True)
+    skip, below = (
+        torch.randn(2, channels, side, side).to(memory_format=torch.channels_last)
+        for channels, side in ((448, 32), (64, 16))
+    )
+    sources = (skip.requires_grad_(), convolutions.Upsampled(below.requires_grad_(), (32, 32)))
+    expected = F.conv2d(
+        torch.cat([skip, F.interpolate(below, scale_factor=2, mode="bilinear")], 1), conv.weight, conv.bias, padding=1
+    )
+    for way in ("by_points", "input_gradient", "kernel_gradient"):
+        monkeypatch.setattr(winograd, way, lambda *_, **__: pytest.fail("Winograd's algorithm is used"))
+    out = plain(conv, sources)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    with pytest.raises(pytest.fail.Exception):
+        conv(*sources)
 
 
 def test_the_benchmark_for_data(run: Run, tmp_path: Path) -> None:

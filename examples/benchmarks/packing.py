@@ -1,7 +1,7 @@
-"""The effect of packed weights and fused passes: ``python examples/benchmarks/packing.py [NAME …] [--threads 1]``.
+"""What optimised copies gain by our convolutions: ``python examples/benchmarks/packing.py [NAME …] [--threads 1]``.
 
 Each network's optimised copy is timed alternately with torch's own convolutions, and with those of
-``unetzoo.nn.packing``. The table has the medians of the CPU time, and of the ratios over the rounds, in float32 and in
+``unetzoo.nn.packing``: packed weights, fused passes, Winograd's algorithm, oneDNN's 1×1 convolutions. The table has the medians of the CPU time, and of the ratios over the rounds, in float32 and in
 bfloat16.
 """
 
