@@ -1,9 +1,9 @@
 """Each layer of the zoo and its plain form on the CPU: ``python examples/benchmarks/layers.py [--threads 1]``.
 
 A layer is a convolution of several maps, of up-sampled maps, or after a pending norm, as in decoders: all that the
-networks below have at this size, each once. It is timed alternately in unetzoo's form and by torch's own operators with images
-and weights channels last, forward and with backward, in float32. The table has medians of the CPU time and of the
-ratios over the rounds: above 1, the layer is faster than its plain form. The last lines count how many are slower.
+networks below have at this size, each once. It is timed alternately in unetzoo's form and by torch's own operators with
+images and weights channels last, forward and with backward, in float32. The table has medians of the CPU time and of
+the ratios over the rounds: above 1, the layer is faster than its plain form. The last lines count how many are slower.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What optimised copies gain by our convolutions: ``python examples/benchmarks/packing.py [NAME …] [--threads 1]``.
 
 Each network's optimised copy is timed alternately with torch's own convolutions, and with those of
-``unetzoo.nn.packing``: packed weights, fused passes, Winograd's algorithm, oneDNN's 1×1 convolutions. The table has the medians of the CPU time, and of the ratios over the rounds, in float32 and in
-bfloat16.
+``unetzoo.nn.packing``: packed weights, fused passes, Winograd's algorithm, oneDNN's 1×1 convolutions. The table has the
+medians of the CPU time, and of the ratios over the rounds, in float32 and in bfloat16.
 """
 
 import argparse
