@@ -36,7 +36,7 @@ from unetzoo.nn.resampling import (
     resize_alike,
 )
 
-SMALL = 2**18
+SMALL = 2**17
 """Numbers of a convolution's input, of one image, up to which it is kept for backward."""
 
 FEWEST_PIXELS = {torch.float32: 8192, torch.bfloat16: 32768}
@@ -196,11 +196,12 @@ def remakes(sources: Sequence[Source]) -> bool:
 
     Not on CUDA: to concatenate, normalise and resample again takes a tenth of a layer's time there, and on small maps
     the overhead of Python is larger. ``model.gradient_checkpointing()`` saves more memory if needed. Nor is what is
-    small: it takes up to a tenth of the time there, too, and saves next to nothing.
+    small, and not up-sampled: it takes a tenth of the time there, too, and saves next to nothing.
     """
     if _tensor(sources[0]).device.type == "cuda":
         return False
-    return sum(math.prod(_tensor(source).shape[1:]) for source in sources) > SMALL
+    resampled = any(isinstance(source, Upsampled) for source in sources)
+    return resampled or sum(math.prod(_tensor(source).shape[1:]) for source in sources) > SMALL
 
 
 def _listed(group: Upsampled | list[Source]) -> list[Source]:
