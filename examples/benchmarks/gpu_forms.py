@@ -33,6 +33,8 @@ ROUNDS = 7
 class Way:
     """How a network is computed.
 
+    On the CPU, networks have unetzoo's faster convolutions in each way; ``speed.py`` compares with plain ones there.
+
     Attributes:
         mixes: channels from which they are mixed before they are up-sampled; None: as the rule says.
         remakes: which inputs of convolutions are recomputed for backward, "all" or "none"; None: as the rule says.
