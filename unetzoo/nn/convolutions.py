@@ -36,8 +36,8 @@ from unetzoo.nn.resampling import (
     resize_alike,
 )
 
-SMALL = 2**17
-"""Numbers of a convolution's input, of one image, up to which it is kept for backward."""
+SMALL = 2**18
+"""Numbers of the sources of a convolution, of one image, up to which their concatenation is kept for backward."""
 
 FEWEST_PIXELS = {torch.float32: 8192, torch.bfloat16: 32768}
 """Pixels of a batch, by type, from which the backward pass takes the maps of a concatenation one by one: this is up to
@@ -196,12 +196,13 @@ def remakes(sources: Sequence[Source]) -> bool:
 
     Not on CUDA: to concatenate, normalise and resample again takes a tenth of a layer's time there, and on small maps
     the overhead of Python is larger. ``model.gradient_checkpointing()`` saves more memory if needed. Nor is what is
-    small, and not up-sampled: it takes a tenth of the time there, too, and saves next to nothing.
+    small: it takes up to a tenth of the time there, too, and saves next to nothing. But a map that is up-sampled by
+    itself always is: the coarse one is a quarter of it, or less, as it is where no fine one is made.
     """
     if _tensor(sources[0]).device.type == "cuda":
         return False
-    resampled = any(isinstance(source, Upsampled) for source in sources)
-    return resampled or sum(math.prod(_tensor(source).shape[1:]) for source in sources) > SMALL
+    by_itself = len(sources) == 1 and isinstance(sources[0], Upsampled)
+    return by_itself or sum(math.prod(_tensor(source).shape[1:]) for source in sources) > SMALL
 
 
 def _listed(group: Upsampled | list[Source]) -> list[Source]:
