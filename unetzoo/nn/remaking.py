@@ -179,10 +179,14 @@ class NormActAgain:
         return F.leaky_relu_(y, self.slope) if self.slope else y.relu_()
 
     def through(self, grad: Tensor, out: Tensor) -> Tensor:
-        """Return the gradient of what :meth:`activated` made ``out`` of."""
+        """Return the gradient of what :meth:`activated` made ``out`` of; ``grad`` may be overwritten."""
+        # A new map takes longer to fill. But of a gradient with gaps, the norm's backward pass would make a copy.
+        place = grad if grad.stride() == out.stride() else torch.empty_like(out)
         if self.slope:
-            return torch.ops.aten.leaky_relu_backward(grad, out, self.slope, True)  # type: ignore[no-any-return]
-        return torch.ops.aten.threshold_backward(grad, out, 0)  # type: ignore[no-any-return]
+            torch.ops.aten.leaky_relu_backward.grad_input(grad, out, self.slope, True, grad_input=place)
+        else:
+            torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=place)
+        return place
 
 
 class _NormAct(torch.autograd.Function):
