@@ -40,8 +40,8 @@ SMALL = 300_000
 """Numbers of the sources of a convolution, of one image, up to which their concatenation is kept for backward."""
 
 FEWEST_PIXELS = {torch.float32: 16384, torch.bfloat16: 32768}
-"""Pixels of a batch, by type, from which the backward pass takes the maps of a concatenation one by one: this is up to
-a tenth faster, and their concatenation is never made. On smaller maps one large convolution is faster."""
+"""Pixels of a batch, by type, from which the backward pass takes the maps of a concatenation one by one: it takes no
+longer, and their concatenation is never made. On smaller maps one large convolution is faster."""
 BLOCK = 16
 """Channels that oneDNN computes at once: maps of other numbers of channels are faster together."""
 
