@@ -81,7 +81,7 @@ def inside(mask: Tensor) -> Tensor:
 
 
 def seeded(augmentation: Augmentation, seed: int, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down the stack for GPUs to come
     return augmentation(image, torch.zeros(image.shape[-2:], dtype=torch.int64) if mask is None else mask)
 
 
