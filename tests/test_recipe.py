@@ -101,6 +101,33 @@ def test_names_are_torch_s_classes_with_their_own_decay() -> None:
     assert decay_of("sgd", 0.5) == 0.5
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adam", "adagrad"])
+def test_steps_on_the_cpu_are_torch_s_in_one_pass(name: str) -> None:
+    """Unless the options say how. A state that was saved elsewhere goes on in the way that is right here."""
+    weights, optimisers = {}, {}
+    for way, options in (("one pass", None), ("torch's own", {"foreach": False})):
+        weights[way] = nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
+        optimisers[way] = made(name, options, [{"params": [weights[way]]}], 0.1, 0.01)
+        for step in range(4):
+            weights[way].grad = torch.cos(weights[way].detach() + step)
+            optimisers[way].step()
+    ours, own = optimisers.values()
+    assert [optimiser.param_groups[0]["fused"] for optimiser in (ours, own)] == [True, None]
+    torch.testing.assert_close(*weights.values(), rtol=1e-6, atol=1e-6)
+    ours.load_state_dict(own.state_dict())
+    own.load_state_dict(ours.state_dict())
+    assert [optimiser.param_groups[0]["fused"] for optimiser in (ours, own)] == [True, None]
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        ours.load_state_dict({"state": {}, "param_groups": []})
+
+
+def test_fused_steps_are_clipped_in_bfloat16(nuclei: Path, tmp_path: Path) -> None:
+    """Lightning refuses to clip them with scaled gradients, and did so where nothing is scaled."""
+    given = ("--model.optimiser_options.fused", "true", "--trainer.precision", "bf16-mixed")
+    train(nuclei, tmp_path / "a", "--epochs", "1", *given, "--trainer.gradient_clip_val", "1e-3")
+    assert [row["clipped"] for row in rows(tmp_path / "a")] == ["1.0"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -218,7 +218,8 @@ class Recipe(lightning.LightningModule):
         settings = self.settings
         decay = optimisers.decay_of(settings.optimiser, settings.weight_decay)
         groups = param_groups(self.network, self.lr, encoder_lr=self._encoder_lr(), weight_decay=decay)
-        optimiser = optimisers.made(settings.optimiser, settings.optimiser_options, groups, self.lr, decay)
+        scaled = self.trainer.precision == "16-mixed"
+        optimiser = optimisers.made(settings.optimiser, settings.optimiser_options, groups, self.lr, decay, scaled)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ConfigError("trainer.max_epochs=-1: schedules need an end; give a number of epochs or of steps")
