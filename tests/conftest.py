@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
+import gettext
+import linecache
 import logging
 import multiprocessing
 import os
@@ -255,6 +258,15 @@ def _disk_is_not_waited_for() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_that_stay_are_looked_at_once() -> Iterator[None]:
+    """Do not look again for translations of argparse's words, and for changes of the source that LightningCLI reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gettext, "find", functools.cache(gettext.find))
+        patch.setattr(linecache, "checkcache", lambda filename=None: None)
         yield
 
 

@@ -109,7 +109,7 @@ def prepared(name: str, mode: str) -> Encoder:
 @pytest.mark.parametrize("mode", ["train", "eval", "frozen"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_equals_torchvision_s(name: str, mode: str) -> None:
-    x = image(2, 3, 67, 90)
+    x = image(2, 3, 35, 50)
     maps = prepared(name, mode)(x)
     assert all(is_lean(y) for y in maps[3 if mode == "frozen" else 1 :])
     assert_as_theirs(prepared(name, mode), x, 1e-10)

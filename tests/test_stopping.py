@@ -13,8 +13,8 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -76,9 +76,10 @@ class TermOfGroup(Callback):
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
             readers = multiprocessing.active_children()
             assert len(readers) >= 2
-            for process in (os.getpid(), *(reader.pid for reader in readers)):
-                os.kill(process, signal.SIGTERM)
-            time.sleep(5)  # torch raises meanwhile
+            # Not from here, as readers take a signal of their own process for a friendly one.
+            subprocess.run(["kill", *(str(reader.pid) for reader in readers), str(os.getpid())], check=True)
+            for reader in readers:  # torch, which is to find out that it is gone, raises meanwhile
+                os.waitid(os.P_PID, reader.pid, os.WEXITED | os.WNOWAIT)
 
 
 class EmptyMasks(Callback):
