@@ -27,7 +27,8 @@ from unetzoo.nn.convolutions import Source, Upsampled
 def multiply_adds(model: nn.Module, images: torch.Tensor) -> int:
     """Count by hand: each output of a convolution costs kernel × kernel × inputs / groups.
 
-    Of its inputs, those that are up-sampled from 96 channels or more cost that at their own size.
+    Of its inputs, those that are up-sampled from 96 channels or more cost that at their own size; by 4 or more, those
+    of 64.
     """
     total = 0
 
@@ -35,7 +36,8 @@ def multiply_adds(model: nn.Module, images: torch.Tensor) -> int:
         nonlocal total
         for source in inputs:
             x = source if isinstance(source, torch.Tensor) else source.x
-            early = isinstance(source, Upsampled) and x.shape[1] >= 96
+            scale = output.shape[-1] / x.shape[-1]
+            early = isinstance(source, Upsampled) and x.shape[1] >= (96 if scale < 4 else 64)
             maps = x if early or isinstance(module, nn.ConvTranspose2d) else output
             total += maps[:, 0].numel() * module.weight.numel() * x.shape[1] // module.in_channels
 

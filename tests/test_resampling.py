@@ -28,6 +28,7 @@ MODES = ("bilinear", "bilinear_aligned", "nearest")
 def mixed_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mix first whatever the channels: few of them are quicker to test."""
     monkeypatch.setattr(resampling, "MIXED_FIRST", 1)
+    monkeypatch.setattr(resampling, "MIXED_FIRST_OF_SMALL", 1)
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int = 1) -> Tensor:
@@ -223,6 +224,20 @@ def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
         x, weight, bias = drawn_map(1, channels, 4, 5), drawn(out, channels, kernel, kernel), drawn(out)
         found = upsample_conv(x, weight, bias, (9, 10), "bilinear", padding=kernel // 2)
         torch.testing.assert_close(found, plain(x, weight, bias, (9, 10), "bilinear", kernel // 2))
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "first"),
+    [(64, (20, 28), True), (64, (17, 27), True), (63, (20, 28), False), (64, (10, 14), False), (96, (10, 14), True)],
+)
+def test_of_maps_that_are_enlarged_more_fewer_channels_are_mixed_first(
+    channels: int, size: tuple[int, int], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By 4, also at sizes that 4 does not divide, 64 channels are enough; not for a kernel of 1 that adds channels."""
+    monkeypatch.undo()
+    x = torch.empty(2, channels, 5, 7)
+    assert resampling.mixes(x, torch.empty(8, channels, 3, 3), size, "bilinear", 1) == first
+    assert not resampling.mixes(x, torch.empty(channels + 1, channels, 1, 1), size, "bilinear", 0)
 
 
 MEASURED = {

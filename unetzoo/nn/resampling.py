@@ -41,6 +41,9 @@ from unetzoo.nn.whole_maps import (
 
 MIXED_FIRST = 96
 """Channels from which :func:`upsample_conv` mixes first."""
+MIXED_FIRST_OF_SMALL, SMALL = 64, 12
+"""The same for maps that become ``SMALL`` times as many pixels or more: by a scale of 4, also of sizes that it does not
+divide."""
 
 
 def upsample_conv(
@@ -49,9 +52,9 @@ def upsample_conv(
     """Return ``F.conv2d(resize(x, size, mode), weight, bias, padding=padding)``, exactly, at a fraction of the cost.
 
     The direct computation is used where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise
-    with fewer than ``MIXED_FIRST`` channels, because there are then not many more to resample than those of the taps.
-    Exact doubling by "nearest" on the CPU uses ``unetzoo.nn.doubling``. On CUDA, the sizes matter, too. In a compiled
-    or exported program they do not, so that it is right for all sizes. ``docs/speed.md`` has the measurements.
+    with few channels (:func:`mixes`), because there are then not many more to resample than those of the taps. Exact
+    doubling by "nearest" on the CPU uses ``unetzoo.nn.doubling``. In a compiled or exported program, sizes do not
+    matter, so that it is right for all of them. ``docs/speed.md`` has the measurements.
 
     Args:
         x: (N, C, h, w), floating point.
@@ -121,9 +124,12 @@ def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined
         joined: whether the plain way would concatenate the resampled map with others.
     """
     channels, out_channels, kernel = x.shape[1], len(weight), weight.shape[2:]
-    if x.device.type != "cuda" or math.prod(kernel) == 1 or transformed():
-        first = mixes_first(channels, out_channels, kernel)
-        return first or (not transformed() and doubles(x, weight, size, mode, padding))
+    if math.prod(kernel) == 1 or transformed():
+        return mixes_first(channels, out_channels, kernel)
+    if x.device.type != "cuda":
+        small = math.prod(size) >= SMALL * math.prod(x.shape[2:])
+        few = MIXED_FIRST_OF_SMALL if small else MIXED_FIRST
+        return channels >= few or doubles(x, weight, size, mode, padding)
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     costs = (BY_KERNELS if fits(x, size) else BY_TORCH)[recorded, x.dtype.itemsize <= 2]
     return costs.gain(channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined) > 0
