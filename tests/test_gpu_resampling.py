@@ -92,7 +92,7 @@ def pair(x: Tensor) -> list[Tensor]:
 
 
 def in_narrow_types() -> float:
-    """Return how far values are off: in float16 above half a last place; of bfloat16 the interpreter cuts off the rest."""
+    """Return how far values are off, in float16 above half a last place; to bfloat16 the interpreter cuts off."""
     x = drawn().detach()
     half = difference(pair(x.half())[0].double(), pair(x.half().double())[1]) - 2**-11
     found, exact = pair(x.bfloat16())[0], pair(x.bfloat16().double())[1]
