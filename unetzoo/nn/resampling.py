@@ -52,7 +52,7 @@ def upsample_conv(
     """Return ``F.conv2d(resize(x, size, mode), weight, bias, padding=padding)``, exactly, at a fraction of the cost.
 
     The direct computation is used where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise
-    with few channels (:func:`mixes`), because there are then not many more to resample than those of the taps. Exact
+    with few channels (``mixes``), because there are then not many more to resample than those of the taps. Exact
     doubling by "nearest" on the CPU uses ``unetzoo.nn.doubling``. In a compiled or exported program, sizes do not
     matter, so that it is right for all of them. ``docs/speed.md`` has the measurements.
 
