@@ -152,6 +152,18 @@ def test_the_model_itself_stays_as_it_was() -> None:
         assert torch.equal(tensor, before[key]), key
 
 
+def test_made_in_inference_mode_it_is_as_any_other(tmp_path: Path) -> None:
+    """Tensors of inference mode have no count of changes, so nothing that is made of them can be kept."""
+    model = disturbed("resunet18").eval()
+    unetzoo.save(model, tmp_path / "it.safetensors")
+    expected, images = unetzoo.optimize(model), some_images("")
+    with torch.inference_mode():
+        for given in (model, unetzoo.load(tmp_path / "it.safetensors")):
+            found = unetzoo.optimize(given)
+            assert torch.equal(found(images), expected(images))
+            assert not any(tensor.is_inference() for tensor in (*found.parameters(), *found.buffers()))
+
+
 def test_a_norm_that_a_convolution_does_not_feed_alone_stays() -> None:
     """Only pairs that are known are folded: of a user's own blocks nothing is guessed."""
 

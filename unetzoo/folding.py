@@ -102,6 +102,18 @@ def optimize(
     problems = _problems(model, dtype, compile)
     if problems:
         raise ConfigError("cannot optimize", problems)
+    with torch.inference_mode(False), torch.no_grad():  # of its tensors, nobody knows whether they changed since packed
+        network = _optimized(model, dtype)
+    optimized = OptimizedModel(network)
+    if compile:
+        network.compile()
+    if example is not None:
+        _compare(model, optimized, example)
+    return optimized
+
+
+def _optimized(model: SegmentationModel, dtype: torch.dtype | None) -> SegmentationModel:
+    """Return the copy, in evaluation mode."""
     weight = model.head.conv.weight
     network = copy.deepcopy(model).eval().requires_grad_(False)
     _strip(network)
@@ -115,12 +127,7 @@ def optimize(
     network.to(dtype=dtype)
     if weight.device.type in ("cpu", "cuda") or dtype in (torch.bfloat16, torch.float16):
         network.to(memory_format=torch.channels_last)
-    optimized = OptimizedModel(network)
-    if compile:
-        network.compile()
-    if example is not None:
-        _compare(model, optimized, example)
-    return optimized
+    return network
 
 
 def _problems(model: object, dtype: object, compiled: object) -> list[str]:
