@@ -122,6 +122,17 @@ def test_a_norm_is_everywhere_or_nowhere(name: str) -> None:
             assert all(m.bias is not None for m in modules if isinstance(m, nn.Conv2d | nn.ConvTranspose2d))
 
 
+@pytest.mark.usefixtures("as_if_large")
+@pytest.mark.parametrize("name", ["resunet18", "unet3p_lite_resnet18"])
+def test_gradients_of_an_empty_batch_are_zero(name: str) -> None:
+    """torch's own batch norm ends the process there."""
+    model = quick(name, **light(name)).eval()
+    images = torch.empty(0, 3, 64, 64, requires_grad=True)
+    model(images).sum().backward()
+    assert images.grad is not None
+    assert not any(parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
+
+
 @pytest.mark.parametrize("name", PER_DECODER)
 def test_types_layouts_and_empty_batches(name: str) -> None:
     model = quick(name, **light(name), num_classes=2).eval()

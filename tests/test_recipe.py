@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import warnings
@@ -101,16 +102,20 @@ def test_names_are_torch_s_classes_with_their_own_decay() -> None:
     assert decay_of("sgd", 0.5) == 0.5
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "adam", "adagrad"])
+def stepped(optimiser: torch.optim.Optimizer, weight: nn.Parameter, steps: range) -> None:
+    for step in steps:
+        weight.grad = torch.cos(weight.detach() + step)
+        optimiser.step()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam"])
 def test_steps_on_the_cpu_are_torch_s_in_one_pass(name: str) -> None:
     """Unless the options say how. A state that was saved elsewhere goes on in the way that is right here."""
     weights, optimisers = {}, {}
     for way, options in (("one pass", None), ("torch's own", {"foreach": False})):
         weights[way] = nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
         optimisers[way] = made(name, options, [{"params": [weights[way]]}], 0.1, 0.01)
-        for step in range(4):
-            weights[way].grad = torch.cos(weights[way].detach() + step)
-            optimisers[way].step()
+        stepped(optimisers[way], weights[way], range(4))
     ours, own = optimisers.values()
     assert [optimiser.param_groups[0]["fused"] for optimiser in (ours, own)] == [True, None]
     torch.testing.assert_close(*weights.values(), rtol=1e-6, atol=1e-6)
@@ -119,6 +124,43 @@ def test_steps_on_the_cpu_are_torch_s_in_one_pass(name: str) -> None:
     assert [optimiser.param_groups[0]["fused"] for optimiser in (ours, own)] == [True, None]
     with pytest.raises(ValueError, match="different number of parameter groups"):
         ours.load_state_dict({"state": {}, "param_groups": []})
+
+
+@pytest.mark.parametrize("options", [None, {"fused": True}], ids=["by default", "asked for"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "adagrad"])
+def test_steps_do_not_depend_on_how_tensors_lie_in_memory(name: str, options: dict[str, Any] | None) -> None:
+    """A state that was saved by a GPU has its channels last, or weights have and what is set by hand has not."""
+    found = []
+    for weights_last, others_last in ((False, False), (False, True), (True, False)):
+        weight = nn.Parameter(torch.linspace(-1, 1, 3 * 4 * 9).view(3, 4, 3, 3))
+        if weights_last:
+            weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last))
+        optimiser = made(name, options, [{"params": [weight]}], 0.1, 0.01)
+        stepped(optimiser, weight, range(2))
+        layout = torch.channels_last if others_last else torch.contiguous_format
+        saved = copy.deepcopy(optimiser.state_dict())
+        for key, value in saved["state"][0].items():
+            if value.ndim == 4:
+                saved["state"][0][key] = value.contiguous(memory_format=layout)
+        optimiser.load_state_dict(saved)
+        for step in (2, 3):
+            weight.grad = torch.cos(weight.detach() + step).contiguous(memory_format=layout)
+            optimiser.step()
+        found.append(weight.detach())
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+def test_a_weight_may_have_its_first_gradient_later() -> None:
+    for name in ("sgd", "adamw"):
+        early, late = (nn.Parameter(torch.ones(3)) for _ in range(2))
+        optimiser = made(name, None, [{"params": [early, late]}], 0.1, 0.0)
+        early.grad = torch.ones(3)
+        optimiser.step()
+        early.grad, late.grad = torch.ones(3), torch.ones(3)
+        optimiser.step()
+        assert bool((late < 1).all())
+        assert bool((early < late).all())
 
 
 def test_fused_steps_are_clipped_in_bfloat16(nuclei: Path, tmp_path: Path) -> None:

@@ -152,6 +152,12 @@ class NormAgain:
         self, grad: Tensor, x: Tensor, weight: Tensor, statistics: Statistics, needed: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of x, weight and bias, None for those that are not needed."""
+        if not x.numel():  # torch would divide by the number of pixels, which ends the process
+            for_x, for_weight, for_bias = (
+                torch.zeros_like(tensor) if need else None
+                for tensor, need in zip((x, weight, weight), needed, strict=True)
+            )
+            return for_x, for_weight, for_bias
         running, batch = ((None, None), statistics) if self.training else (statistics, (None, None))
         found = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, *running, *batch, self.training, self.eps, list(needed)

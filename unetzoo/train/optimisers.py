@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unetzoo.checks import one_of
@@ -27,6 +27,9 @@ SETTLED = {"params": "it is the network's", "lr": "give it as lr=…", "weight_d
 """Arguments of a class that are not options, and why."""
 WAYS = {"fused", "foreach", "differentiable", "capturable"}
 """Arguments of torch's classes that say how a step is computed."""
+FUSED = (torch.optim.Adam, torch.optim.AdamW)
+"""Classes whose steps are fused on the CPU if nothing else is asked for. That of SGD fails where a weight has its first
+gradient later than others."""
 
 
 def optimiser_problems(name: str, options: Mapping[str, Any] | None, weight_decay: float | None) -> list[str]:
@@ -74,9 +77,12 @@ def made(
     if not scaled and _fuses(kind, settled, [parameter for group in groups for parameter in group["params"]]):
         settled["fused"] = True
     optimiser = kind(groups, **settled)
-    if not scaled:  # a fused step would divide by the factor itself, so Lightning refuses to clip before it
-        optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-    optimiser.register_load_state_dict_pre_hook(_as_here)
+    if kind in FUSED:
+        optimiser.register_load_state_dict_pre_hook(_as_here)
+    if settled.get("fused"):
+        optimiser.register_step_pre_hook(_laid_out)
+        if not scaled:  # else the step divides by the factor itself, so Lightning refuses to clip before it
+            optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimiser
 
 
@@ -85,9 +91,15 @@ def _fuses(kind: type[Optimizer], given: Mapping[str, Any], parameters: Iterable
 
     A step of AdamW takes a quarter of the time then. On GPUs, torch's default has few kernels as well.
     """
-    if kind not in NAMES.values() or "fused" not in _arguments(kind)[0] or WAYS & given.keys():
+    if kind not in FUSED or WAYS & given.keys():
         return False
-    return all(p.device.type == "cpu" and type(p) is nn.Parameter and p.is_floating_point() for p in parameters)
+    return all(p.device.type == "cpu" and p.is_floating_point() and _is_dense(p) for p in parameters)
+
+
+def _is_dense(p: Tensor) -> bool:
+    return type(p) is nn.Parameter and (
+        p.is_contiguous() or (p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last))
+    )
 
 
 def _as_here(optimiser: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +109,26 @@ def _as_here(optimiser: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         return state  # which torch refuses
     ways = [{way: group[way] for way in WAYS & group.keys()} for group in own]
     return {**state, "param_groups": [{**group, **way} for group, way in zip(saved, ways, strict=True)]}
+
+
+def _laid_out(optimiser: Optimizer, *_: Any) -> None:
+    """Lay out gradients and moments as their weights are: fused steps take for granted that they are.
+
+    Those of a run that began on another device, where weights have their channels last, are not.
+    """
+    for p in (p for group in optimiser.param_groups for p in group["params"]):
+        if p.grad is not None and _lies_otherwise(p.grad, p):
+            p.grad = torch.empty_like(p).copy_(p.grad)
+        state = optimiser.state.get(p, {})
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == p.shape and _lies_otherwise(value, p):
+                state[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+
+def _lies_otherwise(x: Tensor, p: Tensor) -> bool:
+    """Whether numbers of ``x`` are elsewhere in memory than those of ``p``; strides of sides of 1 do not matter."""
+    pairs = zip(x.stride(), p.stride(), p.shape, strict=True)
+    return x.stride() != p.stride() and any(one != other for one, other, size in pairs if size > 1)
 
 
 def decay_of(name: str, weight_decay: float | None) -> float:
