@@ -78,7 +78,7 @@ def assert_all_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) ->
 @pytest.fixture(params=[1, 96], ids=["mixed first", "plain"])
 def rule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resampling, "MIXED_FIRST", request.param)
-    monkeypatch.setattr(resampling, "MIXED_FIRST_OF_SMALL", request.param)
+    monkeypatch.setattr(resampling, "MIXED_FIRST_ENLARGED", request.param)
 
 
 @pytest.mark.usefixtures("rule")

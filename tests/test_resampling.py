@@ -28,7 +28,7 @@ MODES = ("bilinear", "bilinear_aligned", "nearest")
 def mixed_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mix first whatever the channels: few of them are quicker to test."""
     monkeypatch.setattr(resampling, "MIXED_FIRST", 1)
-    monkeypatch.setattr(resampling, "MIXED_FIRST_OF_SMALL", 1)
+    monkeypatch.setattr(resampling, "MIXED_FIRST_ENLARGED", 1)
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int = 1) -> Tensor:

@@ -102,7 +102,8 @@ def optimize(
     problems = _problems(model, dtype, compile)
     if problems:
         raise ConfigError("cannot optimize", problems)
-    with torch.inference_mode(False), torch.no_grad():  # of its tensors, nobody knows whether they changed since packed
+    # Tensors made in inference mode do not count their changes, so nothing packed from them could be kept.
+    with torch.inference_mode(False), torch.no_grad():
         network = _optimized(model, dtype)
     optimized = OptimizedModel(network)
     if compile:

@@ -41,8 +41,8 @@ from unetzoo.nn.whole_maps import (
 
 MIXED_FIRST = 96
 """Channels from which :func:`upsample_conv` mixes first."""
-MIXED_FIRST_OF_SMALL, SMALL = 64, 12
-"""The same for maps that become ``SMALL`` times as many pixels or more: by a scale of 4, also of sizes that it does not
+MIXED_FIRST_ENLARGED, ENLARGED = 64, 12
+"""The same for maps that get ``ENLARGED`` times as many pixels or more: by a scale of 4, also at sizes that 4 does not
 divide."""
 
 
@@ -127,9 +127,9 @@ def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined
     if math.prod(kernel) == 1 or transformed():
         return mixes_first(channels, out_channels, kernel)
     if x.device.type != "cuda":
-        small = math.prod(size) >= SMALL * math.prod(x.shape[2:])
-        few = MIXED_FIRST_OF_SMALL if small else MIXED_FIRST
-        return channels >= few or doubles(x, weight, size, mode, padding)
+        enlarged = math.prod(size) >= ENLARGED * math.prod(x.shape[2:])
+        least = MIXED_FIRST_ENLARGED if enlarged else MIXED_FIRST
+        return channels >= least or doubles(x, weight, size, mode, padding)
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     costs = (BY_KERNELS if fits(x, size) else BY_TORCH)[recorded, x.dtype.itemsize <= 2]
     return costs.gain(channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined) > 0
